@@ -1,0 +1,58 @@
+# `make` prints the targets. Everything runs in .venv, made from the hash-locked requirements.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.made-from-lock
+ARGS   ?=
+PREFIX ?= /opt/vigintd
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo check lint types floors test bench lock install clean
+
+help: ## print the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): tests/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "vigintd needs Python 3.11 to 3.13; this is %d.%d. Try: make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(STAMP) ## make the virtual environment; as root on Debian also the real parts that tests use
+	@sh tests/real/install.sh
+
+run: $(STAMP) ## run the daemon: make run ARGS="--config vigintd.toml"
+	@$(BIN)/vigintd run $(ARGS)
+
+demo: $(STAMP) ## the whole way without a camera, an account or a server (ARGS="--once --json" for one JSON object)
+	@$(BIN)/vigintd demo $(ARGS)
+
+check: lint types floors ## everything that reads the code: lint, types, floors
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+floors: $(STAMP) ## import-linter: the floors of docs/design/floors.md
+	$(BIN)/lint-imports
+
+test: $(STAMP) ## all tests; what this machine lacks is skipped with its reason (ARGS="-k word" to choose)
+	$(BIN)/pytest $(ARGS)
+
+bench: $(STAMP) ## figures of this machine, printed and never asserted
+	$(BIN)/python tests/bench/alerting.py $(ARGS)
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(ARGS) --output-file requirements.lock
+	uv pip compile pyproject.toml --group build --group dev --constraint requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(ARGS) --output-file tests/requirements.lock
+
+install: ## as root: a virtual environment under $(PREFIX), the unit, and an example under /etc/vigintd
+	@sh systemd/install.sh "$(PYTHON)" "$(PREFIX)"
+
+clean: ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""The settings, and the only reader of TOML, environment and credentials.
+
+Owns every key of `vigintd.toml`, its default, its bounds and the sentence that says what is wrong with it.
+Later sources win: `$RUNTIME_DIRECTORY` (it is `runtime_dir`), the TOML file, `$CREDENTIALS_DIRECTORY` (systemd's
+LoadCredential: a file `mail__password` is `mail.password`), `.env` in the working folder, the environment
+(`VIGINTD_MAIL__PASSWORD`). Secrets are registered with nobody here: the composition root hides them.
+"""
+
+from vigintd.config.reading import DEFAULT_CONFIG, load, load_places
+from vigintd.config.settings import (
+    CAMERA_SCHEMES,
+    ENV_PREFIX,
+    AlertSettings,
+    CameraSettings,
+    DetectorSettings,
+    LinkhostSettings,
+    MailSettings,
+    Places,
+    PublishSettings,
+    Settings,
+    is_loopback,
+    secrets_of,
+)
+
+__all__ = [
+    "CAMERA_SCHEMES",
+    "DEFAULT_CONFIG",
+    "ENV_PREFIX",
+    "AlertSettings",
+    "CameraSettings",
+    "DetectorSettings",
+    "LinkhostSettings",
+    "MailSettings",
+    "Places",
+    "PublishSettings",
+    "Settings",
+    "is_loopback",
+    "load",
+    "load_places",
+    "secrets_of",
+]

@@ -1,0 +1,329 @@
+"""Every key of `vigintd.toml`: its default, its bounds and the sentence that says what is wrong with it.
+
+Owns nothing that reads: values come by argument, from `reading` or from a test. No sentence holds the value of an
+address or a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX = "VIGINTD_"
+CAMERA_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "v4l2")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_ADDRESS = re.compile(r"[^@\s<>,;:\"\\]+@[^@\s<>,;:\"\\]+")
+
+Key = tuple[str | int, ...]
+"""A dotted key in pieces: names, and the indexes of lists."""
+MailAddress = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254)]
+
+
+def _plain_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("cannot name a camera: lower-case letters, digits, - and _ only, at most 63")
+    return name
+
+
+def _split(url: str, example: str) -> SplitResult:
+    # urlsplit's own complaints quote the address, and with it the password.
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"is not an address such as {example}; in a password write / ? # @ : as %2F %3F %23 %40 %3A") from None
+    return parts
+
+
+CameraName = Annotated[str, AfterValidator(_plain_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CameraSettings(_Section):
+    """`[cameras.NAME]`: one configured source."""
+
+    url: str
+    """Recording stream."""
+    detect_url: str | None = None
+    """A cheaper stream that detectors watch instead."""
+    username: str | None = None
+    password: SecretStr | None = None
+    """Used for both streams; an alternative to writing them into the URLs."""
+    pre_roll_s: Annotated[float, Field(ge=0, le=120)] = 10
+    post_roll_s: Annotated[float, Field(ge=0, le=600)] = 10
+    max_clip_s: Annotated[float, Field(gt=0, le=3600, validate_default=True)] = 120
+    ring_mb: Annotated[float, Field(gt=0, le=4096)] = 32
+    detect_fps: Annotated[float, Field(gt=0, le=60)] = 5
+    open_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10
+    stall_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15
+    """Without a decoded key frame or any data for so long, the stream is given up and opened anew."""
+    detectors: tuple[str, ...] = ()
+
+    @field_validator("url", "detect_url")
+    @classmethod
+    def _allowed_scheme(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        parts = _split(value, "rtsp://10.0.0.11/main")
+        if parts.scheme not in CAMERA_SCHEMES:
+            raise ValueError(f"is not a camera address; it begins with one of {', '.join(f'{s}://' for s in CAMERA_SCHEMES)}")
+        if parts.scheme in ("rtsp", "rtsps", "http", "https") and not parts.hostname:
+            raise ValueError(f"names no host; write {parts.scheme}://ADDRESS/PATH")
+        return value
+
+    # What concerns two keys is checked at the later one, so that it is told together with every other fault.
+    @field_validator("max_clip_s")
+    @classmethod
+    def _clip_longer_than_post_roll(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("post_roll_s", 0):
+            raise ValueError(f"is {value:g}, shorter than post_roll_s")
+        return value
+
+
+class DetectorSettings(BaseModel):
+    """`[detectors.NAME]`: which detector, and its own options."""
+
+    # The options are the detector's own; whoever builds it checks them.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    """Name of an installed entry point of the group `vigintd.detectors`."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every key but `kind`."""
+        return dict(self.model_extra or {})
+
+
+class PublishSettings(_Section):
+    """`[publish]`: where clips go."""
+
+    host: Literal["linkhost", "tus"] = "linkhost"
+    """`linkhost` is the built-in one; `tus` is a vigintd link host elsewhere, at `url`."""
+    url: Annotated[str | None, Field(validate_default=True)] = None
+    api_key: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    expiry_h: Annotated[float, Field(gt=0, le=720)] = 48
+
+    @field_validator("url")
+    @classmethod
+    def _elsewhere_over_https(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("host", "linkhost") == "linkhost":
+            return value
+        if not value:
+            raise ValueError(f'is required with host = "{info.data["host"]}", such as "https://videos.exemple.fr"')
+        parts = _split(value, "https://videos.exemple.fr")
+        if not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname))):
+            raise ValueError("begins with https:// (http:// only to this machine)")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _elsewhere_with_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("host", "linkhost") != "linkhost" and not value:
+            raise ValueError(
+                f'is required with host = "{info.data["host"]}", as a credential (publish__api_key), not in this file'
+            )
+        return value
+
+
+class LinkhostSettings(_Section):
+    """`[linkhost]`: the built-in link host."""
+
+    listen: str = "127.0.0.1:8443"
+    public_url: str | None = None
+    """How people reach it, without a trailing slash; where links begin. `http://{listen}` when not given."""
+
+    @field_validator("listen")
+    @classmethod
+    def _address_and_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not (host and colon and port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:8443")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        parts = _split(value, "https://videos.exemple.fr")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("write the address people open, such as https://videos.exemple.fr")
+        return value.rstrip("/")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def base_url(self) -> str:
+        """What every link begins with."""
+        return self.public_url or f"http://{self.listen}"
+
+
+class MailSettings(_Section):
+    """`[mail]`: the mail server, and who is told."""
+
+    server: str
+    port: Annotated[int, Field(gt=0, lt=65_536)] = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str | None = None
+    password: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    sender: MailAddress
+    recipients: Annotated[tuple[MailAddress, ...], Field(min_length=1, max_length=50)]
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 15
+    """Deadline of each stage of a delivery."""
+    ca_file: Path | None = None
+    """PEM file of the authority that signed the server's certificate, where the system does not know it."""
+
+    @field_validator("sender", "recipients")
+    @classmethod
+    def _mail_address(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for address in (value,) if isinstance(value, str) else value:
+            if not _ADDRESS.fullmatch(address):
+                raise ValueError(f"{address!r} is not a mail address")
+        return value
+
+    @field_validator("security")
+    @classmethod
+    def _nothing_in_the_clear(cls, value: str, info: ValidationInfo) -> str:
+        if value == "none" and not is_loopback(info.data.get("server", "localhost")):
+            raise ValueError('is "none", which is for a server on this machine; write "starttls" or "tls"')
+        return value
+
+    @field_validator("password")
+    @classmethod
+    def _with_username(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "username" in info.data and (info.data["username"] is None) != (value is None):
+            raise ValueError("goes together with username; give both (the password as a credential, mail__password) or neither")
+        return value
+
+
+class AlertSettings(_Section):
+    """`[alert]`: when people are told what."""
+
+    text_after_s: Annotated[float, Field(gt=0, le=600)] = 20
+    """Without a playable link for so long, the alert goes without one."""
+
+
+class Places(BaseSettings):
+    """Where things stand on this machine: all that a command needs to reach the running daemon."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    state_dir: Path = Path("/var/lib/vigintd")
+    runtime_dir: Path | None = None
+    """Where the control socket lives; `$RUNTIME_DIRECTORY`, or `state_dir`/run."""
+
+    @property
+    def runtime_path(self) -> Path:
+        """Folder of the control socket and of the built-in host's socket."""
+        return self.runtime_dir or self.state_dir / "run"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (pydantic-settings' signature)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only arguments: `reading` merges the layers itself, to know where each value came from."""
+        return (init_settings,)
+
+
+class Settings(Places):
+    """Everything that can be configured."""
+
+    model_config = SettingsConfigDict(extra="forbid")
+
+    language: Literal["fr", "en"] = "fr"
+    site: Annotated[str, StringConstraints(max_length=200)] = ""
+    cameras: Annotated[dict[CameraName, CameraSettings], Field(validate_default=True)] = {}
+    detectors: dict[str, DetectorSettings] = {}
+    publish: PublishSettings = PublishSettings()
+    linkhost: LinkhostSettings = LinkhostSettings()
+    mail: MailSettings
+    alert: AlertSettings = AlertSettings()
+
+    @field_validator("cameras")
+    @classmethod
+    def _some_cameras(cls, value: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
+        if not value:
+            raise ValueError('no camera is configured; add [cameras.NAME] with url = "rtsp://…"')
+        return value
+
+    @model_validator(mode="after")
+    def _detectors_exist(self) -> Self:
+        missing = list(missing_detectors(self.model_dump(include={"cameras", "detectors"})))
+        if missing:
+            raise ValueError("; ".join(f"{dotted(key)} {problem}" for key, problem in missing))
+        return self
+
+
+def secrets_of(settings: Settings) -> Iterator[str]:
+    """Every secret that the settings hold, for the redactor."""
+    if settings.mail.password:
+        yield settings.mail.password.get_secret_value()
+    if settings.publish.api_key:
+        yield settings.publish.api_key.get_secret_value()
+    for camera in settings.cameras.values():
+        if camera.password:
+            yield camera.password.get_secret_value()
+        for url in filter(None, (camera.url, camera.detect_url)):
+            password = urlsplit(url).password
+            if password:
+                yield password
+                yield unquote(password)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine and no other."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def missing_detectors(values: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
+    """Detectors that cameras name and nobody defines, in values that may be wrong otherwise."""
+    detectors = values.get("detectors", {})
+    cameras = values.get("cameras")
+    if not isinstance(cameras, Mapping) or not isinstance(detectors, Mapping):
+        return
+    for camera, settings in cameras.items():
+        names = settings.get("detectors", ()) if isinstance(settings, Mapping) else ()
+        for name in names if isinstance(names, list | tuple) else ():
+            if isinstance(name, str) and name not in detectors:
+                yield ("cameras", camera, "detectors"), f"names {name!r}, but there is no [detectors.{name}]"
+
+
+def dotted(key: Key) -> str:
+    """The key as a person writes it, such as `cameras.entree.url`."""
+    return ".".join(str(piece) for piece in key)
