@@ -1,0 +1,113 @@
+"""The commands' end of the control socket.
+
+Owns the deadline and the sentences a user reads when nobody answers. Every failure is a `ControlError`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from vigintd.control import check_path
+from vigintd.errors import ControlError
+from vigintd.model import Risk
+
+MAX_ANSWER_BYTES = 32 << 20
+"""A longer answer is no vigintd's; reading stops there."""
+
+
+class ControlClient:
+    """Asks the daemon whose control socket is at `path`; each question has `timeout_s` seconds in all."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 15) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+
+    async def trigger(
+        self,
+        camera: str,
+        *,
+        type: str = "trigger",  # noqa: A002  (the glossary's word)
+        risk: Risk = Risk.UNKNOWN,
+        confidence: float | None = None,
+        text: str = "",
+    ) -> str:
+        """Open or extend the camera's incident; answers its id once its row is on disk."""
+        body = {"camera": camera, "type": type, "risk": risk.value, "confidence": confidence, "text": text}
+        answer = await self._ask("POST", "/trigger", body)
+        return str(self._part(answer, "incident_id", str))
+
+    async def incidents(self, limit: int = 20) -> list[dict[str, Any]]:
+        """The newest incidents, newest first."""
+        answer = await self._ask("GET", f"/incidents?limit={limit}")
+        found: list[dict[str, Any]] = self._part(answer, "incidents", list)
+        return found
+
+    async def incident(self, incident_id: str) -> dict[str, Any] | None:
+        """One incident, or None when the daemon has no such one."""
+        return await self._ask("GET", f"/incidents/{quote(incident_id, safe='')}", missing_is_none=True)
+
+    async def status(self) -> dict[str, Any]:
+        """How the daemon is."""
+        answer = await self._ask("GET", "/status")
+        assert answer is not None
+        return answer
+
+    async def _ask(
+        self, method: str, path: str, body: object = None, *, missing_is_none: bool = False
+    ) -> dict[str, Any] | None:
+        check_path(self._path)
+        connector = aiohttp.UnixConnector(str(self._path), force_close=True)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+        try:
+            async with (
+                aiohttp.ClientSession("http://vigintd", connector=connector, timeout=timeout, trust_env=False) as session,
+                session.request(method, path, json=body, allow_redirects=False) as response,
+            ):
+                status, raw = response.status, await _bounded(response)
+        except TimeoutError as error:
+            raise ControlError(f"vigintd did not answer within {self._timeout_s:g} s; see its log ({self._path})") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ControlError(self._sentence(error)) from error
+        answer = self._object(raw)
+        if status == 404 and missing_is_none:
+            return None
+        if status != 200:
+            raise ControlError(str(self._part(answer, "error", str)))
+        return answer
+
+    def _sentence(self, error: Exception) -> str:
+        cause = getattr(error, "os_error", error)
+        if isinstance(cause, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
+            return f"no vigintd runs here: nobody listens at {self._path}; start it with: vigintd run (is --config the same?)"
+        if isinstance(cause, PermissionError):
+            return f"this user may not speak to vigintd ({self._path}: permission denied); ask as root or as the service's user"
+        return f"vigintd broke off ({self._path}: {type(error).__name__}); see its log"
+
+    def _object(self, raw: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(raw)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ControlError(f"what answers at {self._path} is no vigintd")
+        return answer
+
+    def _part(self, answer: dict[str, Any] | None, key: str, kind: type) -> Any:  # noqa: ANN401  (JSON)
+        value = (answer or {}).get(key)
+        if not isinstance(value, kind):
+            raise ControlError(f"what answers at {self._path} is another version of vigintd; restart the daemon")
+        return value
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    raw = bytearray()
+    async for chunk in response.content.iter_any():
+        raw += chunk
+        if len(raw) > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError
+    return bytes(raw)
