@@ -1,0 +1,10 @@
+"""The link server: takes growing clips from uploaders, shows them to whoever holds a link, keeps the record.
+
+Owns its folder (database, link key, clips), its listeners and its pages. Knows nothing of cameras, mail, journal
+or spool, so that it can also run alone.
+"""
+
+from vigintd.linkhost.host import LinkHost
+from vigintd.linkhost.store import AuditKind, AuditRow
+
+__all__ = ["AuditKind", "AuditRow", "LinkHost"]

@@ -1,0 +1,223 @@
+"""The HTTP server, set up for strangers: what aiohttp's defaults leave open is closed here.
+
+Owns routes (regular expressions over the raw path, so that no escape is ever decoded into one), the headers of
+every answer, deadlines, counted bodies, and what an exception becomes. Below aiohttp's `Application` on purpose:
+that decodes paths before it matches them, logs accesses with their tokens, and answers a malformed request with
+its versions. No body is ever decompressed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import structlog
+from aiohttp import hdrs, web
+
+from vigintd import metrics
+from vigintd.linkhost import wire
+from vigintd.linkhost.visitors import Visitor, client_family, truncated_address
+from vigintd.linkhost.wire import Refusal
+
+HEADERS_S = 15.0
+"""A connection that has not brought a whole request head after so long, or is idle, is closed."""
+BODY_IDLE_S = 30.0
+"""The longest silence within a body."""
+BODY_TOTAL_S = 3600.0
+"""The longest that a whole body may take."""
+JSON_BODY_S = 15.0
+SHUTDOWN_S = 2.0
+"""How long requests under way may go on when the server stops."""
+MAX_CONNECTIONS = 400
+"""Beyond, a request is answered 503; well under the usual 1024 descriptors of a process."""
+MAX_HEADER_BYTES = 96 * 1024
+"""Of one header: 50 recipients and 16 kB of metadata fit, escaped as JSON and in base64."""
+
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Robots-Tag": "noindex, nofollow, noarchive",
+}
+"""On every answer, unless it says otherwise itself."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Request(web.BaseRequest):
+    """A request whose answer never names the server and always carries the security headers."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        # aiohttp's hook behind `Application.on_response_prepare`; here it also sees malformed requests' answers.
+        response.headers.pop(hdrs.SERVER, None)
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+
+    @property
+    def visitor(self) -> Visitor:
+        """Where it came from, as far as the record keeps it."""
+        return Visitor(truncated_address(self.remote), client_family(self.headers.get(hdrs.USER_AGENT)))
+
+
+Handler = Callable[[Request, Mapping[str, str]], Awaitable[web.StreamResponse]]
+"""Takes the request and the groups of its path; raises `Refusal` for an answer other than success."""
+
+Refuse = Callable[[Request, Refusal], web.Response]
+"""Makes a refusal's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A pattern that the whole raw path must match, and what each method does there; GET serves HEAD too."""
+
+    pattern: re.Pattern[str]
+    methods: Mapping[str, Handler]
+
+
+class Site:
+    """Finds the handler of each request and turns what it raises into an answer."""
+
+    def __init__(self, routes: Sequence[Route], refuse: Refuse) -> None:
+        self._routes = tuple(routes)
+        self._refuse = refuse
+        self._server: web.Server | None = None
+
+    def server(self) -> web.Server:
+        """The protocol factory for listeners."""
+        self._server = web.Server(
+            self._answer,  # type: ignore[arg-type]  # it takes our Request, which request_factory makes
+            request_factory=_make_request,
+            access_log=None,
+            logger=_quiet_logger(),
+            auto_decompress=False,
+            keepalive_timeout=HEADERS_S,
+            lingering_time=2.0,
+            max_field_size=MAX_HEADER_BYTES,
+            max_line_size=8190,
+            max_headers=64,
+        )
+        return self._server
+
+    async def _answer(self, request: Request) -> web.StreamResponse:
+        try:
+            self._refuse_when_full()
+            handler, groups = self._find(request)
+            return await handler(request, groups)
+        except Refusal as refusal:
+            return self._refuse(request, refusal)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            _log.exception("linkhost.request_failed", method=request.method, error=type(error).__name__)
+            if request.writer.output_size:
+                # The head is out; all that is left is to break off, so that nobody takes the rest for whole.
+                raise ConnectionResetError from error
+            return self._refuse(request, Refusal(500, "something went wrong here", {hdrs.CONNECTION: "close"}))
+
+    def _refuse_when_full(self) -> None:
+        if self._server is not None and len(self._server.connections) > MAX_CONNECTIONS:
+            metrics.count("linkhost.too_many_connections")
+            raise Refusal(503, "too many connections", {hdrs.RETRY_AFTER: "5", hdrs.CONNECTION: "close"})
+
+    def _find(self, request: Request) -> tuple[Handler, Mapping[str, str]]:
+        path = request.raw_path.partition("?")[0]
+        for route in self._routes:
+            match = route.pattern.fullmatch(path)
+            if match is None:
+                continue
+            method = (
+                hdrs.METH_GET if request.method == hdrs.METH_HEAD and hdrs.METH_HEAD not in route.methods else request.method
+            )
+            handler = route.methods.get(method)
+            if handler is None:
+                raise Refusal(405, "not by this method", {hdrs.ALLOW: ", ".join(sorted(route.methods))})
+            return handler, match.groupdict()
+        raise Refusal(404, "there is nothing here")
+
+
+def _make_request(
+    message: object, payload: object, protocol: web.RequestHandler, writer: object, task: asyncio.Task[None]
+) -> Request:
+    return Request(message, payload, protocol, writer, task, asyncio.get_running_loop())  # type: ignore[arg-type]  # passed on
+
+
+class _CountOnly(logging.Filter):
+    """What aiohttp logs of malformed requests holds whole addresses and request lines; only the number is kept."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            metrics.count("linkhost.malformed_request")
+        return False
+
+
+def _quiet_logger() -> logging.Logger:
+    logger = logging.getLogger("vigintd.linkhost.http")
+    if not logger.filters:
+        logger.addFilter(_CountOnly())
+    return logger
+
+
+def json_answer(status: int, value: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    body = json.dumps(value, ensure_ascii=False).encode()
+    return web.Response(status=status, body=body, headers={**(headers or {}), hdrs.CONTENT_TYPE: "application/json"})
+
+
+def json_refusal(refusal: Refusal) -> web.Response:
+    """`{"error": …}` with the refusal's status; tus wants its version on every answer."""
+    reason = "Checksum Mismatch" if refusal.status == wire.CHECKSUM_MISMATCH else HTTPStatus(refusal.status).phrase
+    answer = json_answer(refusal.status, {"error": str(refusal)}, {"Tus-Resumable": wire.TUS_VERSION, **refusal.headers})
+    answer.set_status(refusal.status, reason)
+    return answer
+
+
+async def body(request: Request, limit_bytes: int) -> AsyncGenerator[bytes]:
+    """The pieces of a request's body as they come.
+
+    Raises `Refusal` 413 as soon as more than `limit_bytes` are announced or came, 415 for a coded one, and 400
+    where it broke off. Waiting is bounded by the caller.
+    """
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise Refusal(415, "no Content-Encoding here")
+    if request.content_length is not None and request.content_length > limit_bytes:
+        raise Refusal(413, f"more than the {limit_bytes} bytes that are left", {hdrs.CONNECTION: "close"})
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    left = limit_bytes
+    while True:
+        try:
+            piece = await request.content.readany()
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise Refusal(400, "the body broke off") from error
+        if not piece:
+            return
+        left -= len(piece)
+        if left < 0:
+            raise Refusal(413, f"more than the {limit_bytes} bytes that are left", {hdrs.CONNECTION: "close"})
+        yield piece
+
+
+async def json_body(request: Request) -> dict[str, object]:
+    """A JSON object in the body, of at most 64 kB and within 15 s."""
+    whole = bytearray()
+    try:
+        async with asyncio.timeout(JSON_BODY_S):
+            async for piece in body(request, wire.MAX_JSON_BYTES):
+                whole += piece
+    except TimeoutError as error:
+        raise Refusal(408, "the body did not come", {hdrs.CONNECTION: "close"}) from error
+    return wire.json_object(bytes(whole))
