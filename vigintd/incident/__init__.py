@@ -1,0 +1,12 @@
+"""One incident as one story, from its first detection to its closed row.
+
+Owns when an incident opens, extends and ends; the order of its steps; what people are told and when; and the
+delivery of owed mails. Joins the rooms below (journal, spool, ring, clip, publish, alert) and knows nothing of
+cameras or of the link host's inside.
+"""
+
+from vigintd.incident.courier import Courier
+from vigintd.incident.desk import Desk
+from vigintd.incident.story import Plan, Rooms, Story
+
+__all__ = ["Courier", "Desk", "Plan", "Rooms", "Story"]
