@@ -8,10 +8,11 @@ from random import Random
 
 from tests.manual_clock import ManualClock
 from vigintd.errors import MailRefused, MailUnavailable
-from vigintd.incident.courier import CONCURRENT, Courier, Wording
+from vigintd.incident.audience import Audience
+from vigintd.incident.courier import CONCURRENT, Courier
 from vigintd.journal import EffectState, Journal
 from vigintd.model import Alert, AlertKind, Detection, Incident, NoVideo
-from vigintd.publish import Publication
+from vigintd.publish import ClipRequest, Publication
 from vigintd.spool import Spool
 
 ID = "00000000-0000-4000-8000-000000000001"
@@ -66,17 +67,15 @@ class House:
             journal=journal,
             spool=spool,
             channel=channel,
-            links=self.links,
-            wording=Wording("fr", "Boutique Rivoli", 48),
+            host=self,  # type: ignore[arg-type]  # a courier asks a host for links and nothing else
+            audience=Audience("Boutique Rivoli", "fr", ("a@exemple.fr", "b@exemple.fr"), 48),
             clock=clock,
             random=Random(1),
         )
 
-    async def links(self, incident: Incident) -> Publication:
-        recipients = ("a@exemple.fr", "b@exemple.fr")
-        return Publication(
-            incident.id, {who: f"https://v.exemple.fr/video/{incident.id}?token={who}" for who in recipients}, None
-        )
+    async def create(self, request: ClipRequest) -> Publication:
+        links = {who: f"https://v.exemple.fr/video/{request.clip_id}?token={who}" for who in request.recipients}
+        return Publication(request.clip_id, links, None)
 
     async def effects(self):
         row = await self.journal.incident(ID)
@@ -188,3 +187,12 @@ async def test_what_was_owed_before_the_start_is_delivered(tmp_path):
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await spool.aclose()
+
+
+async def test_a_recipient_for_whom_the_host_has_no_link_is_given_up_with_the_reason(tmp_path):
+    async with house(tmp_path) as it:
+        await it.courier.send(ID, AlertKind.LINK, "c@exemple.fr")
+        effect = (await it.effects())["c@exemple.fr"]
+        assert it.channel.delivered == []
+        assert effect.state is EffectState.DEAD
+        assert "c@exemple.fr" in effect.last_error

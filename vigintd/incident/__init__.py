@@ -5,8 +5,9 @@ delivery of owed mails. Joins the rooms below (journal, spool, ring, clip, publi
 cameras or of the link host's inside.
 """
 
+from vigintd.incident.audience import Audience
 from vigintd.incident.courier import Courier
 from vigintd.incident.desk import Desk
 from vigintd.incident.story import Plan, Rooms, Story
 
-__all__ = ["Courier", "Desk", "Plan", "Rooms", "Story"]
+__all__ = ["Audience", "Courier", "Desk", "Plan", "Rooms", "Story"]

@@ -8,10 +8,8 @@ the next one. A mail is tried again by `retry.verdict`, for at most `LIFE_S`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 
@@ -20,9 +18,10 @@ import structlog
 from vigintd.alert import Channel
 from vigintd.clock import Clock
 from vigintd.errors import PermanentError, TransientError
+from vigintd.incident.audience import Audience, clip_request
 from vigintd.journal import Effect, IncidentRow, Journal
 from vigintd.model import Alert, AlertKind, Incident, NoVideo
-from vigintd.publish import Publication
+from vigintd.publish import Host
 from vigintd.redact import redacted
 from vigintd.retry import Backoff, GiveUp, verdict
 from vigintd.spool import Spool
@@ -37,15 +36,6 @@ CONCURRENT = 4
 BACKOFF = Backoff(first_s=5, cap_s=900)
 
 
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """What every alert of this box says alike."""
-
-    language: str
-    site: str
-    expiry_h: float
-
-
 class Courier:
     """The one who delivers; `send` owes a mail and waits for its first attempt, `run` delivers for ever."""
 
@@ -55,16 +45,16 @@ class Courier:
         journal: Journal,
         spool: Spool,
         channel: Channel,
-        links: Callable[[Incident], Awaitable[Publication]],
-        wording: Wording,
+        host: Host,
+        audience: Audience,
         clock: Clock,
         random: Random,
     ) -> None:
         self._journal = journal
         self._spool = spool
         self._channel = channel
-        self._links = links
-        self._wording = wording
+        self._host = host
+        self._audience = audience
         self._clock = clock
         self._random = random
         self._wake = asyncio.Event()
@@ -169,23 +159,30 @@ class Courier:
         if row is None:
             raise PermanentError(f"no incident {effect.incident_id} in the journal")
         kind, recipient = AlertKind(effect.payload["kind"]), str(effect.payload["recipient"])
-        reason = effect.payload["no_video"]
-        publication = None if kind is AlertKind.TEXT else await self._links(row.incident)
+        no_video = effect.payload["no_video"]
+        link, expires_at = (None, None) if kind is AlertKind.TEXT else await self._link(row.incident, recipient)
         return Alert(
             kind=kind,
             incident_id=row.incident.id,
             recipient=recipient,
-            language=self._wording.language,
-            site=self._wording.site,
+            language=self._audience.language,
+            site=self._audience.site,
             camera=row.incident.camera,
             detection=row.incident.detection,
-            link=publication.links[recipient] if publication else None,
-            expires_at=publication.expires_at if publication else None,
-            expiry_h=self._wording.expiry_h if publication else None,
+            link=link,
+            expires_at=expires_at,
+            expiry_h=self._audience.expiry_h if link else None,
             size_bytes=_finished_size_bytes(row),
-            no_video=NoVideo(reason) if reason else None,
+            no_video=NoVideo(no_video) if no_video else None,
             snapshot_jpeg=await self._spool.read_kept(row.incident.id, ".jpg"),
         )
+
+    async def _link(self, incident: Incident, recipient: str) -> tuple[str, datetime | None]:
+        """Ask the host for the recipient's link: asked with the same id, it answers the same."""
+        publication = await self._host.create(clip_request(incident, self._audience))
+        if recipient not in publication.links:
+            raise PermanentError(f"the host has no link of incident {incident.id} for {recipient}")
+        return publication.links[recipient], publication.expires_at
 
 
 def _finished_size_bytes(row: IncidentRow) -> int | None:

@@ -21,10 +21,11 @@ from vigintd.clip.recorder import ClipRecorder
 from vigintd.clip.snapshot import snapshot_jpeg
 from vigintd.clock import Clock
 from vigintd.errors import VigintdError
+from vigintd.incident.audience import Audience, clip_request
 from vigintd.incident.courier import Courier
 from vigintd.journal import Journal
 from vigintd.model import AlertKind, Detection, Incident, IncidentState, NoVideo, Packet, Risk, SealedPart
-from vigintd.publish import ClipRequest, Host
+from vigintd.publish import Host
 from vigintd.publish.uploader import upload_part
 from vigintd.redact import redacted
 from vigintd.retry import Backoff, GiveUp, verdict
@@ -53,15 +54,12 @@ class RingReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, for whom, in which words: the settings that a story goes by."""
+    """How long things last and who is told: the settings that a story goes by."""
 
-    site: str
-    language: str
-    recipients: tuple[str, ...]
+    audience: Audience
     pre_roll_s: float
     post_roll_s: float
     max_clip_s: float
-    expiry_h: float
     text_after_s: float
 
 
@@ -236,7 +234,7 @@ class Story:
 
     async def _announce(self) -> None:
         """Tell the host that a clip is coming, so that its link is known before the first fragment."""
-        await self._patiently(lambda: self._rooms.host.create(clip_request(self.incident, self._plan)))
+        await self._patiently(lambda: self._rooms.host.create(clip_request(self.incident, self._plan.audience)))
 
     async def _upload(self, part: PartFile) -> None:
         """Bring one part to the host; the row is settled when the host has checked the hash."""
@@ -294,7 +292,7 @@ class Story:
     @property
     def _life_s(self) -> float:
         """For how long publishing is tried: a link that has expired helps nobody."""
-        return self._plan.expiry_h * 3600
+        return self._plan.audience.expiry_h * 3600
 
     def _give_up_video(self, reason: NoVideo) -> None:
         """Make it known that no link will play."""
@@ -322,7 +320,7 @@ class Story:
             await self._rooms.journal.record_playable(self.incident.id)
         await self._snapshot_over.wait()
         async with asyncio.TaskGroup() as mails:
-            for recipient in self._plan.recipients:
+            for recipient in self._plan.audience.recipients:
                 mails.create_task(self._rooms.courier.send(self.incident.id, kind, recipient, no_video))
 
     async def _any(self, *events: asyncio.Event, within_s: float | None = None) -> bool:
@@ -346,23 +344,3 @@ class Story:
             incident = replace(incident, state=self.incident.state)
         self.incident = incident
         await self._rooms.journal.record_incident(incident)
-
-
-def clip_request(incident: Incident, plan: Plan) -> ClipRequest:
-    """What a host is told of an incident; the same for the same incident, so that asking twice is harmless."""
-    detection = incident.detection
-    return ClipRequest(
-        clip_id=incident.id,
-        recipients=plan.recipients,
-        expiry_h=plan.expiry_h,
-        metadata={
-            "site": plan.site,
-            "camera": incident.camera,
-            "at": detection.at.astimezone().isoformat(),
-            "type": detection.type,
-            "risk": detection.risk.value,
-            "confidence": detection.confidence,
-            "text": detection.text,
-            "language": plan.language,
-        },
-    )

@@ -1,0 +1,237 @@
+"""`vigintd check`: what is tried, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from vigintd.cli import check as check_module
+from vigintd.cli.check import AT_ONCE, Finding, Probes, State, examine, probe_host
+from vigintd.config import Settings, load
+from vigintd.errors import DetectorError, HostRefused, HostUnavailable, MailRefused, MailUnavailable, PermanentError, StreamLost
+
+Probe = Callable[..., Awaitable[str]]
+
+
+def answers(line: str) -> Probe:
+    async def probe(*_: object) -> str:
+        return line
+
+    return probe
+
+
+def fails(error: Exception) -> Probe:
+    async def probe(*_: object) -> str:
+        raise error
+
+    return probe
+
+
+GOOD = Probes(camera=answers("h264 1920x1080"), detector=answers("motion"), host=answers("listens"), mail=answers("STARTTLS"))
+
+
+@pytest.fixture
+def settings(config):
+    return load(config, environ={"VIGINTD_LINKHOST__PUBLIC_URL": "https://videos.exemple.fr"})
+
+
+async def of(what: str, settings: Settings, **probes: Any) -> Finding:
+    findings = await examine(settings, replace(GOOD, **probes))
+    return next(finding for finding in findings if finding.what.startswith(what))
+
+
+async def test_everything_that_is_configured_is_tried(settings):
+    """In the order of the file, with what was found."""
+    assert await examine(settings, GOOD) == [
+        Finding("configuration", State.OK, "no fault"),
+        Finding("camera entree", State.OK, "h264 1920x1080"),
+        Finding("detector mouvement of entree", State.OK, "motion"),
+        Finding("host linkhost", State.OK, "listens"),
+        Finding("mail server localhost", State.OK, "STARTTLS"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "probe", "error", "todo"),
+    [
+        (
+            "camera",
+            "camera",
+            StreamLost("x", reason="refused"),
+            "see that the camera is on and reachable from here, and that cameras.entree.url",
+        ),
+        (
+            "camera",
+            "camera",
+            StreamLost("x", reason="unauthorized"),
+            "set cameras.entree.username and its password (as a credential, cameras__e",
+        ),
+        ("camera", "camera", StreamLost("x", reason="not_found"), "correct the path in cameras.entree.url"),
+        ("camera", "camera", StreamLost("x", reason="garbage"), "choose H.264"),
+        ("detector", "detector", DetectorError("x"), "correct [detectors.mouvement]"),
+        ("host", "host", PermanentError("x"), "correct linkhost.listen or state_dir"),
+        ("mail", "mail", MailUnavailable("x"), "correct mail.server, mail.port and mail.security"),
+        ("mail", "mail", MailRefused("x"), "correct mail.username, mail.sender or the password"),
+    ],
+)
+async def test_what_fails_comes_with_advice(settings, what, probe, error, todo):
+    """It names the key to look at."""
+    finding = await of(what, settings, **{probe: fails(error)})
+    assert (finding.state, finding.result) == (State.FAILED, "x")
+    assert finding.todo.startswith(todo)
+
+
+@pytest.mark.parametrize(("error", "todo"), [(HostRefused("x"), "give the key"), (HostUnavailable("x"), "correct publish.url")])
+async def test_a_host_elsewhere_has_its_own_advice(config, error, todo):
+    """The key, or the address."""
+    environ = {"VIGINTD_PUBLISH__HOST": "tus", "VIGINTD_PUBLISH__URL": "https://h", "VIGINTD_PUBLISH__API_KEY": "k3y"}
+    finding = await of("host tus", load(config, environ=environ), host=fails(error))
+    assert finding.todo.startswith(todo)
+
+
+async def test_no_secret_is_in_a_result(settings):
+    """Whatever the libraries below put into their errors."""
+    for error in (StreamLost("'rtsp://admin:hunter2@h/x'", reason="ended"), OSError("'rtsp://admin:hunter2@h/x'")):
+        finding = await of("camera", settings, camera=fails(error))
+        assert "rtsp://***@h/x" in finding.result
+
+
+async def test_one_probes_fault_does_not_hide_what_the_others_found(settings):
+    """It is told as ours."""
+    findings = await examine(settings, replace(GOOD, mail=fails(RuntimeError("boom"))))
+    assert findings[-1] == Finding(
+        "mail server localhost", State.FAILED, "RuntimeError: boom", "report this; it is a fault in vigintd"
+    )
+    assert [finding.state for finding in findings[:-1]] == [State.OK] * 4
+
+
+async def test_a_probe_that_hangs_is_left_behind(settings):
+    """The table comes all the same."""
+
+    async def hangs(*_):
+        await asyncio.Event().wait()
+
+    findings = await examine(settings, replace(GOOD, camera=hangs), patience_s=0.01)
+    assert findings[1] == Finding(
+        "camera entree", State.FAILED, "no answer within 0.01 s", "see whether it can be reached from here at all"
+    )
+
+
+async def test_cameras_are_tried_at_once_but_not_all(settings):
+    """Sixty-four cameras are eight at a time."""
+    cameras = {f"c{number}": settings.cameras["entree"] for number in range(64)}
+    under_way, most = 0, 0
+
+    async def camera(_name, _settings):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return "h264"
+
+    findings = await examine(settings.model_copy(update={"cameras": cameras}), replace(GOOD, camera=camera))
+    assert sum(finding.result == "h264" for finding in findings) == 64
+    assert 1 < most <= AT_ONCE
+
+
+async def test_what_works_but_is_hardly_meant_is_noted(config):
+    """Links that only this machine opens, and a camera that nobody watches."""
+    settings = load(config, environ={"VIGINTD_CAMERAS__ENTREE__DETECTORS": "[]"})
+    notes = [finding for finding in await examine(settings, GOOD) if finding.state is State.NOTE]
+    assert [note.what for note in notes] == ["camera entree", "links"]
+    assert "nobody but this machine can open them" in notes[1].result
+
+
+class TestBuiltInHost:
+    @pytest.fixture
+    def taken(self):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            yield listener.getsockname()[1]
+
+    @staticmethod
+    def at(settings: Settings, **linkhost: str) -> Settings:
+        return settings.model_copy(update={"linkhost": settings.linkhost.model_copy(update=linkhost)})
+
+    async def test_an_address_that_is_free(self, settings, taken, short_path):
+        """Nothing is left behind."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        line = await probe_host(self.at(settings, listen=f"127.0.0.1:{port}"))
+        assert line == f"can listen on 127.0.0.1:{port}; {short_path}/state can be written"
+        assert not settings.state_dir.exists()
+
+    async def test_an_address_that_is_taken(self, settings, taken):
+        """By another program."""
+        with pytest.raises(PermanentError, match=f"cannot listen on 127.0.0.1:{taken}: another program listens there"):
+            await probe_host(self.at(settings, listen=f"127.0.0.1:{taken}"))
+
+    async def test_an_address_of_another_machine(self, settings):
+        """192.0.2.0/24 is nobody's (RFC 5737)."""
+        with pytest.raises(PermanentError, match="this machine has no such address"):
+            await probe_host(self.at(settings, listen="192.0.2.1:8443"))
+
+    async def test_a_state_folder_that_cannot_be(self, settings, config):
+        """Told with the key that names it."""
+        with pytest.raises(PermanentError, match="set state_dir"):
+            await probe_host(settings.model_copy(update={"state_dir": config / "state", "runtime_dir": config.parent}))
+
+    async def test_a_daemon_that_runs_already(self, settings, daemon):
+        """It holds the address, and that is right."""
+        assert await probe_host(settings) == "a vigintd runs here and serves it"
+
+
+class TestCommand:
+    @pytest.fixture
+    def tries_with(self, monkeypatch):
+        return lambda probes: monkeypatch.setattr(check_module, "real_probes", lambda: probes)
+
+    def test_all_is_well(self, vigintd, config, tries_with):
+        """A row for each thing, and 0."""
+        tries_with(GOOD)
+        done = vigintd("check", "--config", config)
+        assert done.exit_code == 0
+        assert re.search(r"camera entree +✓ ok +h264 1920x1080", done.stdout)
+        assert re.search(r"links +! note", done.stdout)
+
+    def test_something_fails(self, vigintd, config, tries_with):
+        """What, why and what to do on one row, and 1."""
+        tries_with(replace(GOOD, camera=fails(StreamLost("[b]camera entree: nothing listens there", reason="refused"))))
+        done = vigintd("check", "--config", config)
+        assert done.exit_code == 1
+        assert re.search(
+            r"camera entree +✗ failed +\[b\]camera entree: nothing listens there +see that the camera is on", done.stdout
+        )
+
+    def test_in_json(self, vigintd, config, tries_with):
+        """The same for a program."""
+        tries_with(replace(GOOD, mail=fails(MailUnavailable("no answer"))))
+        done = vigintd("check", "--json", "--config", config)
+        answer = json.loads(done.stdout)
+        assert (done.exit_code, answer["ok"]) == (1, False)
+        assert answer["findings"][4] == {
+            "what": "mail server localhost",
+            "state": "failed",
+            "result": "no answer",
+            "todo": "correct mail.server, mail.port and mail.security, and see that this machine may reach it",
+        }
+
+    def test_it_really_tries(self, vigintd, config):
+        """With the real probes: nobody is a camera or a mail server here, and the detector is there."""
+        done = vigintd("check", "--json", "--config", config, env={"VIGINTD_MAIL__PORT": "9"})
+        found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+        assert done.exit_code == 1
+        assert "nothing listens there" in found["camera entree"]["result"]
+        assert found["detector mouvement of entree"]["state"] == "ok"
+        assert found["mail server localhost"]["state"] == "failed"
+        assert "hunter2" not in done.output

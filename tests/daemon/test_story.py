@@ -1,0 +1,185 @@
+"""The main job, by a real daemon: a detection becomes a private link in an inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import re
+from fractions import Fraction
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from tests.daemon.box import Box, boxed, camera
+from tests.daemon.conftest import GOP_S, LOOP_S
+from tests.daemon.web import fetch
+from tests.real.parts import gst_rtsp
+from vigintd.demo.mailbox import Letter
+
+
+def leads_to(incident_id: str, letter: Letter) -> bool:
+    """Whether this is the mail with that incident's link."""
+    return incident_id in (letter.link or "")
+
+
+async def sealed_clip(box: Box, letter: Letter) -> tuple[dict[str, Any], bytes]:
+    """The closed incident behind a mail, and the clip as its link gives it."""
+    assert letter.link
+    incident_id = re.search(r"/video/([0-9a-f-]{36})", letter.link)
+    assert incident_id
+    incident = await box.closed(incident_id[1])
+    answer = await fetch(letter.link.replace("?token=", "/part/0.mp4?token="))
+    assert answer.status == 200
+    return incident, answer.body
+
+
+def assert_playable_h264(clip: bytes) -> float:
+    """It is H.264 in MP4, begins with a key frame, and its timestamps rise; answers its seconds."""
+    with av.open(io.BytesIO(clip), "r") as container:
+        assert container.format.name.startswith("mov,mp4")
+        (stream,) = container.streams.video
+        assert stream.codec_context.name == "h264"
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        assert packets[0].is_keyframe
+        decode_times = [packet.dts for packet in packets if packet.dts is not None]
+        assert len(decode_times) == len(packets)
+        assert all(earlier < later for earlier, later in pairwise(decode_times))
+        ticks = decode_times[-1] - decode_times[0] + (packets[-1].duration or 0)
+        seconds = float(ticks * (stream.time_base or Fraction(1)))
+    with av.open(io.BytesIO(clip), "r") as container:
+        assert sum(1 for _ in container.decode(video=0)) == len(packets)
+    return seconds
+
+
+def assert_story(
+    incident: dict[str, Any], clip: bytes, page: str, *, pre_roll_s: float, post_roll_s: float, gop_s: float
+) -> None:
+    """The clip holds what was promised of this incident, and its hash is the same everywhere."""
+    sha256 = hashlib.sha256(clip).hexdigest()
+    (part,) = incident["parts"]
+    assert part["sha256"] == sha256
+    assert hashlib.sha256(Path(part["path"]).read_bytes()).hexdigest() == sha256
+    assert sha256 in page
+    assert incident["state"] == "closed"
+    assert incident["problem"] == ""
+    held_s = incident["pre_roll_s"]
+    # From the key frame at or before the moment asked for, and not from an earlier one; packets may come a little late.
+    assert pre_roll_s <= held_s <= pre_roll_s + gop_s + 0.5
+    assert assert_playable_h264(clip) >= held_s + post_roll_s - 0.5
+
+
+async def test_a_movement_becomes_a_link_whose_clip_holds_the_seconds_before_and_after(short_path, log_folder, rtsp_cameras):
+    """Motion on an RTSP camera opens one incident; its link plays; the clip is whole, its hash the same everywhere."""
+    rtsp = await rtsp_cameras()
+    cameras = {"entree": camera(rtsp.url, detectors=["mouvement"], max_clip_s=60)}
+    async with boxed(short_path, log_folder, cameras) as box:
+        await box.start()
+        letter = await box.letter()
+        assert letter.link
+        assert letter.link.startswith(box.base_url)
+        assert letter.message["To"] == "gardien@exemple.fr"
+        assert (await fetch(letter.link)).status == 200
+        incident, clip = await sealed_clip(box, letter)
+        page = (await fetch(letter.link)).text
+        assert_story(incident, clip, page, pre_roll_s=2, post_roll_s=1, gop_s=GOP_S)
+        assert incident["type"] == "motion"
+        assert incident["parts"][0]["duration_s"] < LOOP_S + 3
+        assert await box.stop() == 0
+
+
+@pytest.mark.needs("footage", "gst-rtsp-server")
+async def test_real_footage_over_a_real_rtsp_server_becomes_a_link(short_path, log_folder):
+    """The whole way on CCTV-like footage, served by GStreamer: people walk, a mail comes, the clip is whole."""
+    footage = Path(os.environ["VIGINTD_FOOTAGE"]) / "pedestrians.mp4"
+    with gst_rtsp("--file", str(footage)) as url:
+        cameras = {"rue": camera(url, detectors=["mouvement"], pre_roll_s=3, post_roll_s=2, max_clip_s=15)}
+        async with boxed(short_path, log_folder, cameras) as box:
+            await box.start()
+            letter = await box.letter()
+            incident, clip = await sealed_clip(box, letter)
+            assert letter.link
+            page = (await fetch(letter.link)).text
+            sha256 = hashlib.sha256(clip).hexdigest()
+            assert sha256 in page
+            assert incident["parts"][0]["sha256"] == sha256
+            assert assert_playable_h264(clip) >= incident["pre_roll_s"] + 2 - 0.5
+            snapshot = [part for part in letter.message.walk() if part.get_content_type() == "image/jpeg"]
+            assert len(snapshot) == 1
+
+
+async def test_two_cameras_that_fire_together_while_a_third_reconnects_give_two_mails_and_two_clips(
+    short_path, log_folder, rtsp_cameras
+):
+    """Two incidents in the same second, beside a camera that lost its server: nothing is lost and nobody waits."""
+    first, second, third = [await rtsp_cameras() for _ in range(3)]
+    cameras = {"entree": camera(first.url), "cour": camera(second.url), "quai": camera(third.url)}
+    async with boxed(short_path, log_folder, cameras) as box:
+        await box.start()
+        for name in cameras:
+            await box.event("camera.live", camera=name)
+        await third.stop()
+        lost = await box.event("camera.lost", camera="quai")
+        assert lost["reason"]
+        ids = await asyncio.gather(*(box.control.trigger(name) for name in ("entree", "cour")))
+        for incident_id in ids:
+            letter = await box.letter(partial(leads_to, incident_id))
+            incident, clip = await sealed_clip(box, letter)
+            assert_playable_h264(clip)
+            assert incident["parts"][0]["sha256"] == hashlib.sha256(clip).hexdigest()
+        assert len(box.mailbox.letters) == 2
+        counters = (await box.control.status())["counters"]
+        assert not any("missed" in name or "dropped" in name for name in counters), counters
+        await third.start(port=third.port)
+        await box.event("camera.live", camera="quai", nth=2)
+
+
+async def test_many_triggers_of_one_camera_are_one_incident(short_path, log_folder, rtsp_cameras):
+    """Whoever triggers an open incident extends it, and learns its id."""
+    rtsp = await rtsp_cameras()
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}) as box:
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        ids = set(await asyncio.gather(*(box.control.trigger("entree") for _ in range(50))))
+        assert len(ids) == 1
+        incident = await box.closed(ids.pop())
+        assert incident["detections"] == 50
+        assert len(box.mailbox.letters) == 1
+
+
+async def test_what_is_under_way_is_finished_when_the_daemon_is_asked_to_stop(short_path, log_folder, rtsp_cameras):
+    """SIGTERM in mid-incident: the clip is sealed and published, the mail is out, the exit code is 0."""
+    rtsp = await rtsp_cameras()
+    cameras = {"entree": camera(rtsp.url, post_roll_s=30, max_clip_s=60)}
+    async with boxed(short_path, log_folder, cameras) as box:
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        incident_id = await box.control.trigger("entree")
+        await box.event("mail.sent", incident=incident_id)
+        assert await box.stop() == 0
+        assert [event["event"] for event in box.events if event.get("incident") == incident_id][-1] == "incident.closed"
+
+
+async def test_mails_that_a_killed_daemon_owed_are_sent_by_the_next_one(short_path, log_folder, rtsp_cameras):
+    """A mail is a row before it is tried: kill -9 while the mail server refuses, and the next daemon delivers it."""
+    rtsp = await rtsp_cameras()
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}) as box:
+        port = box.config["mail"]["port"]
+        await box.mailbox.stop()
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        incident_id = await box.control.trigger("entree")
+        await box.event("mail.postponed", incident=incident_id)
+        await box.kill()
+        await box.mailbox.start(port=port)
+        box.events.clear()
+        await box.start()
+        letter = await box.letter()
+        assert letter.link
+        assert incident_id in letter.link
+        assert (await fetch(letter.link)).status == 200

@@ -1,0 +1,250 @@
+"""`vigintd check`: everything that is configured, really tried, and what to do where it fails.
+
+Owns the order of what is tried, its bounds and the advice. Prints nothing. What tries comes by argument (`Probes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from vigintd.clock import SystemClock
+from vigintd.config import CameraSettings, DetectorSettings, MailSettings, Settings, is_loopback
+from vigintd.errors import ControlError, HostRefused, MailRefused, PermanentError, StreamLost, VigintdError
+from vigintd.redact import redacted
+
+AT_ONCE = 8
+"""Probes under way at a time; the others wait."""
+PATIENCE_S = 60.0
+"""No probe may take longer, whatever its own deadlines; it is then told as failed and left behind."""
+
+
+class State(StrEnum):
+    """How a thing was found."""
+
+    OK = "ok"
+    NOTE = "note"
+    """It works, but probably not as meant."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried."""
+
+    what: str
+    state: State
+    result: str
+    todo: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What tries each kind of thing: answers one line on what it found, or raises a `VigintdError`."""
+
+    camera: Callable[[str, CameraSettings], Awaitable[str]]
+    detector: Callable[[str, DetectorSettings, str], Awaitable[str]]
+    host: Callable[[Settings], Awaitable[str]]
+    mail: Callable[[MailSettings], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    what: str
+    probe: Callable[[], Awaitable[str]]
+    advise: Callable[[VigintdError], str]
+
+
+async def examine(settings: Settings, probes: Probes, *, patience_s: float = PATIENCE_S) -> list[Finding]:
+    """Try everything, at most `AT_ONCE` at a time; findings in the order of the configuration file."""
+    turns = asyncio.Semaphore(AT_ONCE)
+    found = await asyncio.gather(*(_tried(each, turns, patience_s) for each in _tries(settings, probes)))
+    return [Finding("configuration", State.OK, "no fault"), *found, *_notes(settings)]
+
+
+def _tries(settings: Settings, probes: Probes) -> Iterator[_Try]:
+    for name, camera in settings.cameras.items():
+        yield _Try(f"camera {name}", partial(probes.camera, name, camera), partial(_camera_advice, name))
+        for kind in camera.detectors:
+            build = partial(probes.detector, kind, settings.detectors[kind], name)
+            yield _Try(f"detector {kind} of {name}", build, partial(_detector_advice, kind))
+    yield _Try(f"host {settings.publish.host}", partial(probes.host, settings), partial(_host_advice, settings.publish.host))
+    yield _Try(f"mail server {settings.mail.server}", partial(probes.mail, settings.mail), _mail_advice)
+
+
+def _notes(settings: Settings) -> list[Finding]:
+    """What works and is probably not meant."""
+    notes = [
+        Finding(
+            f"camera {name}",
+            State.NOTE,
+            "no detector watches it; only vigintd trigger opens incidents there",
+            f"name detectors in cameras.{name}.detectors",
+        )
+        for name, camera in settings.cameras.items()
+        if not camera.detectors
+    ]
+    if settings.publish.host == "linkhost" and settings.linkhost.public_url is None:
+        notes.append(
+            Finding(
+                "links",
+                State.NOTE,
+                f"they begin with {settings.linkhost.base_url}"
+                + (": nobody but this machine can open them" if is_loopback(settings.linkhost.address[0]) else ""),
+                "set linkhost.public_url to the address that people reach",
+            )
+        )
+    return notes
+
+
+async def _tried(each: _Try, turns: asyncio.Semaphore, patience_s: float) -> Finding:
+    async with turns:
+        try:
+            async with asyncio.timeout(patience_s):
+                return Finding(each.what, State.OK, redacted(await each.probe()))
+        except TimeoutError:
+            result, advice = f"no answer within {patience_s:g} s", "see whether it can be reached from here at all"
+        except VigintdError as error:
+            result, advice = str(error), each.advise(error)
+        except Exception as error:  # noqa: BLE001  (one probe's fault shall not hide what the others found)
+            result, advice = f"{type(error).__name__}: {error}", "report this; it is a fault in vigintd"
+    return Finding(each.what, State.FAILED, redacted(result), advice)
+
+
+_CODEC_ADVICE = "choose H.264 in the camera's own settings, or another stream in {key}.url"
+_CAMERA_ADVICE = {
+    "unauthorized": "set {key}.username and its password (as a credential, {credential}__password)",
+    "not_found": "correct the path in {key}.url",
+    "dns": "correct the name in {key}.url, or write an address",
+    "unsupported": _CODEC_ADVICE,
+    "garbage": _CODEC_ADVICE,
+}
+
+
+def _camera_advice(name: str, error: VigintdError) -> str:
+    reason = error.reason if isinstance(error, StreamLost) else ""
+    advice = _CAMERA_ADVICE.get(reason, "see that the camera is on and reachable from here, and that {key}.url is right")
+    return advice.format(key=f"cameras.{name}", credential=f"cameras__{name}")
+
+
+def _detector_advice(name: str, _error: VigintdError) -> str:
+    return f"correct [detectors.{name}]"
+
+
+def _host_advice(host: str, error: VigintdError) -> str:
+    if host == "linkhost":
+        return "correct linkhost.listen or state_dir"
+    if isinstance(error, HostRefused):
+        return "give the key that the host knows (credential publish__api_key)"
+    return "correct publish.url, and see that the host runs"
+
+
+def _mail_advice(error: VigintdError) -> str:
+    if isinstance(error, MailRefused):
+        return "correct mail.username, mail.sender or the password (credential mail__password)"
+    return "correct mail.server, mail.port and mail.security, and see that this machine may reach it"
+
+
+def real_probes() -> Probes:
+    """What `vigintd check` tries with."""
+    from vigintd.alert.smtp import MailChannel  # noqa: PLC0415  (a test of `examine` needs none of these)
+    from vigintd.camera import probe_camera  # noqa: PLC0415
+    from vigintd.detect import registry  # noqa: PLC0415
+
+    async def detector(name: str, settings: DetectorSettings, camera: str) -> str:
+        # It is built to see whether it can be, and says nothing to anybody.
+        await _in_thread(lambda: registry.build(name, settings, camera, language="en"))
+        return settings.kind
+
+    async def mail(settings: MailSettings) -> str:
+        return await MailChannel(settings, clock=SystemClock.from_environment()).probe()
+
+    return Probes(camera=probe_camera, detector=detector, host=probe_host, mail=mail)
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    """Run `work`, which may take long or for ever, on a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        failed: Exception | None = None
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  (carried over to who awaits)
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended without waiting
+            loop.call_soon_threadsafe(settle, failed)
+
+    threading.Thread(target=run, name="detector check", daemon=True).start()
+    await done
+
+
+async def probe_host(settings: Settings) -> str:
+    """Ask the host elsewhere, or see whether the built-in one could start."""
+    if settings.publish.host == "linkhost":
+        return await _probe_linkhost(settings)
+    from vigintd.publish.tus import TusHost  # noqa: PLC0415
+
+    assert settings.publish.url
+    assert settings.publish.api_key
+    host = TusHost(settings.publish.url, settings.publish.api_key.get_secret_value())
+    try:
+        return await host.probe()
+    finally:
+        await host.aclose()
+
+
+async def _probe_linkhost(settings: Settings) -> str:
+    from vigintd.control import SOCKET_NAME  # noqa: PLC0415
+    from vigintd.control.client import ControlClient  # noqa: PLC0415
+
+    try:
+        await ControlClient(settings.runtime_path / SOCKET_NAME, timeout_s=5).status()
+    except ControlError:
+        _writable(settings)
+        _can_listen(*settings.linkhost.address)
+        return f"can listen on {settings.linkhost.listen}; {settings.state_dir} can be written"
+    return "a vigintd runs here and serves it"
+
+
+def _writable(settings: Settings) -> None:
+    """The state folder, or the nearest folder above it that there is; nothing is made."""
+    folder = settings.state_dir.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermanentError(
+            f"{settings.state_dir}: this user may not write there; run check as the service's user, or set state_dir"
+        )
+
+
+def _can_listen(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)
+    except OSError as error:
+        sentence = {
+            errno.EADDRINUSE: "another program listens there",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+            errno.EACCES: "ports below 1024 are for root",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise PermanentError(f"cannot listen on {host}:{port}: {sentence}") from error

@@ -1,0 +1,106 @@
+"""What the control socket answers: incidents and status as plain JSON values, and triggers.
+
+Owns the shape of these answers (`vigintd incidents show --json` prints them as they are) and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from vigintd import __version__, metrics
+from vigintd.camera import Camera
+from vigintd.clock import Clock
+from vigintd.errors import ControlError
+from vigintd.incident import Desk
+from vigintd.journal import EffectState, IncidentRow, Journal
+from vigintd.model import Detection, Risk
+from vigintd.spool import Spool
+
+
+class Answers:
+    """The handlers of the control socket, over the rooms of a running daemon."""
+
+    def __init__(self, *, cameras: Mapping[str, Camera], desk: Desk, journal: Journal, spool: Spool, clock: Clock) -> None:
+        self._cameras = cameras
+        self._desk = desk
+        self._journal = journal
+        self._spool = spool
+        self._clock = clock
+
+    async def trigger(self, camera: str, type: str, risk: Risk, confidence: float | None, text: str) -> str:  # noqa: A002 - the glossary's word
+        """Open or extend the camera's incident as if a detector had seen something now; answers its id.
+
+        Returns once the incident's row is on disk. Raises `ControlError` for a camera that is not configured.
+        """
+        if camera not in self._cameras:
+            known = ", ".join(sorted(self._cameras))
+            raise ControlError(f"no camera is called {camera!r}; there are: {known}")
+        detection = Detection(
+            camera=camera,
+            arrived_s=self._clock.monotonic_s(),
+            at=self._clock.now(),
+            type=type,
+            risk=risk,
+            confidence=confidence,
+            text=text,
+            detector="trigger",
+        )
+        story = self._desk.detect(detection)
+        if story is None:
+            raise ControlError("vigintd is stopping; nothing was triggered")
+        await story.acknowledged.wait()
+        if not story.promised:
+            raise ControlError("the incident could not be written to the journal; see the log")
+        return story.incident.id
+
+    async def incidents(self, limit: int) -> list[dict[str, Any]]:
+        """The newest incidents, newest first."""
+        return [self._incident(row) for row in await self._journal.incidents(limit=limit)]
+
+    async def incident(self, incident_id: str) -> dict[str, Any] | None:
+        """One incident, or None."""
+        row = await self._journal.incident(incident_id)
+        return self._incident(row) if row else None
+
+    async def status(self) -> dict[str, Any]:
+        """How the daemon is: version, cameras, counters."""
+        cameras = {}
+        for name, camera in self._cameras.items():
+            status = asdict(camera.status)
+            status["since"] = camera.status.since.isoformat()
+            cameras[name] = status | {"ring_s": round(camera.ring.held_s, 1), "ring_bytes": camera.ring.size_bytes}
+        return {"version": __version__, "cameras": cameras, "counters": metrics.snapshot()}
+
+    def _incident(self, row: IncidentRow) -> dict[str, Any]:
+        incident, detection = row.incident, row.incident.detection
+        mails = [effect for effect in row.effects if effect.kind == "mail"]
+        mailed = [effect.settled_at for effect in mails if effect.settled_at and effect.state is EffectState.DONE]
+        return {
+            "id": incident.id,
+            "camera": incident.camera,
+            "at": detection.at.isoformat(),
+            "type": detection.type,
+            "risk": detection.risk.value,
+            "confidence": detection.confidence,
+            "text": detection.text,
+            "state": incident.state.value,
+            "detections": incident.detections,
+            "pre_roll_s": incident.pre_roll_s,
+            "ended_at": incident.ended_at.isoformat() if incident.ended_at else None,
+            "playable_at": row.playable_at.isoformat() if row.playable_at else None,
+            "mailed_at": min(mailed).isoformat() if mailed else None,
+            "parts": [asdict(part) | {"path": str(self._spool.part_path(incident.id, part.index))} for part in incident.parts],
+            "effects": [
+                {
+                    "kind": effect.kind,
+                    "what": effect.key.split("/", 2)[2],
+                    "state": effect.state.value,
+                    "attempts": effect.attempts,
+                    "last_error": effect.last_error,
+                }
+                for effect in row.effects
+            ],
+            "problem": incident.problem,
+        }

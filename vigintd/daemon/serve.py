@@ -1,0 +1,260 @@
+"""From settings to a running daemon, and back to nothing.
+
+Start: state folder locked, journal, spool, link host, host, courier, control socket, cameras; READY last.
+Stop (SIGTERM, SIGINT): STOPPING first; then the cameras; then the incidents under way seal, publish and tell
+for at most `DRAIN_S`; then everything else. What is left by then stays owed in the journal. A second signal
+stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+from uuid import uuid4
+
+import structlog
+
+from vigintd.alert.smtp import MailChannel
+from vigintd.camera import Camera
+from vigintd.clock import Clock
+from vigintd.config import Settings, secrets_of
+from vigintd.control import SOCKET_NAME
+from vigintd.control.server import ControlServer
+from vigintd.daemon.answers import Answers
+from vigintd.detect import registry
+from vigintd.detect.watch import Watch, watch
+from vigintd.errors import PermanentError
+from vigintd.incident import Audience, Courier, Desk, Plan, Rooms, Story
+from vigintd.journal import Journal
+from vigintd.linkhost import LinkHost
+from vigintd.model import Detection
+from vigintd.publish import Host
+from vigintd.publish.tus import TusHost
+from vigintd.redact import hide
+from vigintd.spool import Spool
+from vigintd.systemd import Notifier
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 10.0
+"""For so long after a stop the incidents under way may seal, publish and tell."""
+
+
+async def serve(settings: Settings, *, clock: Clock, random: Random | None = None, notifier: Notifier | None = None) -> None:
+    """Run the daemon until SIGTERM, SIGINT or cancellation.
+
+    Raises `VigintdError` where it cannot start: the state folder is in use or not to be written, the listen
+    address is taken, a detector cannot be built.
+    """
+    for secret in secrets_of(settings):
+        hide(secret)
+    _make_folder(settings.state_dir, "state_dir")
+    _make_folder(settings.runtime_path, "runtime_dir")
+    with _sole_owner(settings.state_dir), _stop_signals() as stop:
+        async with AsyncExitStack() as stack:
+            daemon = Daemon(settings, clock=clock, random=random or SystemRandom(), notifier=notifier or Notifier())
+            await daemon.open(stack)
+            await daemon.live(stop)
+
+
+class Daemon:
+    """Everything that runs, joined. `open` it on a stack that closes it, then let it `live`."""
+
+    def __init__(self, settings: Settings, *, clock: Clock, random: Random, notifier: Notifier) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._random = random
+        self._notifier = notifier
+        self._desk: Desk | None = None
+        self._audience = Audience(
+            site=settings.site,
+            language=settings.language,
+            recipients=settings.mail.recipients,
+            expiry_h=settings.publish.expiry_h,
+        )
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open what must be open before anything runs; the stack closes it in the reverse order."""
+        settings = self._settings
+        self._journal = await stack.enter_async_context(Journal.open(settings.state_dir / "journal.sqlite3", self._clock))
+        self._spool = Spool(settings.state_dir / "spool")
+        stack.push_async_callback(self._spool.aclose)
+        await self._open_host(stack)
+        self._courier = Courier(
+            journal=self._journal,
+            spool=self._spool,
+            channel=MailChannel(settings.mail, clock=self._clock),
+            host=self._host,
+            audience=self._audience,
+            clock=self._clock,
+            random=self._random,
+        )
+        self._rooms = Rooms(
+            journal=self._journal,
+            spool=self._spool,
+            host=self._host,
+            courier=self._courier,
+            clock=self._clock,
+            random=self._random,
+        )
+        self._cameras = {name: self._camera(name) for name in settings.cameras}
+
+    async def live(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then end in order."""
+        async with asyncio.TaskGroup() as services:
+            running = [services.create_task(self._courier.run(), name="courier")]
+            if self._linkhost is not None:
+                running.append(services.create_task(self._linkhost.run(), name="link host"))
+            # The drain's deadline is set only when the cameras have stopped; a TimeoutError is its normal end.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as drain, asyncio.TaskGroup() as incidents:
+                    self._desk = Desk(tasks=incidents, begin=self._begin)
+                    async with self._controlled(self._desk):
+                        await self._watch_cameras(stop)
+                    self._desk.stop()
+                    drain.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+            if drain.expired():
+                log.warning("daemon.undrained", drain_s=DRAIN_S)
+            for task in running:
+                task.cancel()
+        log.info("daemon.stopped")
+
+    async def _watch_cameras(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as cameras:
+            tasks = [cameras.create_task(camera.run(), name=f"camera {name}") for name, camera in self._cameras.items()]
+            status = f"{len(tasks)} cameras, {self._settings.publish.host} host"
+            log.info("daemon.ready", cameras=sorted(self._cameras), host=self._settings.publish.host)
+            self._notifier.ready(status)
+            await stop.wait()
+            self._notifier.stopping()
+            log.info("daemon.stopping")
+            for task in tasks:
+                task.cancel()
+
+    async def _open_host(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        self._linkhost: LinkHost | None = None
+        if settings.publish.host == "linkhost":
+            # The daemon and its own host share a key for as long as they live, and nobody else ever has it.
+            api_key = secrets.token_urlsafe(32)
+            hide(api_key)
+            self._linkhost = LinkHost(
+                settings.state_dir / "linkhost",
+                base_url=settings.linkhost.base_url,
+                api_keys={"vigintd": api_key},
+                clock=self._clock,
+                language=settings.language,
+            )
+            unix_path = settings.runtime_path / "linkhost.sock"
+            await self._linkhost.start(listen=settings.linkhost.address, unix_path=unix_path)
+            stack.push_async_callback(self._linkhost.aclose)
+            self._host: Host = TusHost("http://linkhost", api_key, unix_path=unix_path)
+        else:
+            assert settings.publish.url
+            assert settings.publish.api_key
+            self._host = TusHost(settings.publish.url, settings.publish.api_key.get_secret_value())
+        stack.push_async_callback(self._host.aclose)
+
+    def _camera(self, name: str) -> Camera:
+        settings = self._settings.cameras[name]
+        return Camera(
+            name,
+            settings,
+            clock=self._clock,
+            watches=partial(self._watches, name),
+            on_detection=self._detected,
+            random=self._random,
+        )
+
+    def _watches(self, camera: str, emit: Callable[[Detection], None]) -> list[Watch]:
+        loop = asyncio.get_running_loop()
+        watches = []
+        for name in self._settings.cameras[camera].detectors:
+            make = partial(registry.build, name, self._settings.detectors[name], camera, language=self._settings.language)
+            watches.append(watch(name, camera, make, emit=emit, loop=loop))
+        return watches
+
+    def _detected(self, detection: Detection) -> None:
+        if self._desk is not None:
+            self._desk.detect(detection)
+
+    @asynccontextmanager
+    async def _controlled(self, desk: Desk) -> AsyncIterator[None]:
+        answers = Answers(cameras=self._cameras, desk=desk, journal=self._journal, spool=self._spool, clock=self._clock)
+        control = ControlServer(self._settings.runtime_path / SOCKET_NAME, answers)
+        await control.start()
+        try:
+            yield
+        finally:
+            await control.aclose()
+
+    def _begin(self, detection: Detection) -> Story:
+        camera = self._cameras[detection.camera]
+        return Story(str(uuid4()), detection, plan=self._plan(detection.camera), ring=camera.ring, rooms=self._rooms)
+
+    def _plan(self, camera: str) -> Plan:
+        settings = self._settings.cameras[camera]
+        return Plan(
+            audience=self._audience,
+            pre_roll_s=settings.pre_roll_s,
+            post_roll_s=settings.post_roll_s,
+            max_clip_s=settings.max_clip_s,
+            text_after_s=self._settings.alert.text_after_s,
+        )
+
+
+def _make_folder(folder: Path, key: str) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermanentError(
+            f"{folder}: cannot be made: {error.strerror}; set {key} to a folder that vigintd may write"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermanentError(f"{folder}: cannot be written; set {key} to a folder that vigintd may write")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal cancels the task that asked for it."""
+    loop, task, stop = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+    assert task is not None
+
+    def received() -> None:
+        if stop.is_set():
+            log.warning("daemon.stopped_at_once")
+            task.cancel()
+        stop.set()
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, received)
+    try:
+        yield stop
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _sole_owner(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder's lock; one daemon owns a state folder."""
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PermanentError(
+                f"{state_dir}: another vigintd uses this state folder; stop it, or set another state_dir"
+            ) from error
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,43 @@
+"""Who is told of incidents, and what a host is told of one.
+
+Owns what is alike for every incident of this box, whatever its camera: a mail that was owed before a camera was
+taken out of the configuration can still be sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vigintd.model import Incident
+from vigintd.publish import ClipRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """The people who are told, in which language, and for how long their links live."""
+
+    site: str
+    language: str
+    """fr or en."""
+    recipients: tuple[str, ...]
+    expiry_h: float
+
+
+def clip_request(incident: Incident, audience: Audience) -> ClipRequest:
+    """What a host is told of an incident; the same for the same incident, so that asking twice is harmless."""
+    detection = incident.detection
+    return ClipRequest(
+        clip_id=incident.id,
+        recipients=audience.recipients,
+        expiry_h=audience.expiry_h,
+        metadata={
+            "site": audience.site,
+            "camera": incident.camera,
+            "at": detection.at.astimezone().isoformat(),
+            "type": detection.type,
+            "risk": detection.risk.value,
+            "confidence": detection.confidence,
+            "text": detection.text,
+            "language": audience.language,
+        },
+    )
