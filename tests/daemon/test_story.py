@@ -12,6 +12,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import av
 import pytest
@@ -183,3 +184,28 @@ async def test_mails_that_a_killed_daemon_owed_are_sent_by_the_next_one(short_pa
         assert letter.link
         assert incident_id in letter.link
         assert (await fetch(letter.link)).status == 200
+
+
+async def test_a_link_is_gone_after_its_48_hours_and_a_wrong_one_never_was(short_path, log_folder, rtsp_cameras):
+    """By the clock of the whole process: 200 before, 410 after; a wrong or truncated token is one same 404 all the time."""
+    rtsp, clock_file = await rtsp_cameras(), short_path / "clock"
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}) as box:
+        box.environ["VIGINTD_TEST_CLOCK_FILE"] = str(clock_file)
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        incident_id = await box.control.trigger("entree")
+        link = (await box.letter()).link
+        assert link
+        await box.closed(incident_id)
+        wrong = [
+            link[:-1],
+            link[:-1] + ("A" if link[-1] != "A" else "B"),
+            link.replace(incident_id, str(UUID(int=7, version=4))),
+        ]
+        assert (await fetch(link)).status == 200
+        before = [await fetch(url) for url in wrong]
+        clock_file.write_text(str(48 * 3600 + 60), encoding="ascii")
+        assert (await fetch(link)).status == 410
+        after = [await fetch(url) for url in wrong]
+        assert {answer.status for answer in (*before, *after)} == {404}
+        assert len({answer.body for answer in (*before, *after)}) == 1

@@ -233,6 +233,17 @@ class TestLayers:
         assert (mail.port, mail.username, mail.timeout_s) == (4, "d", 1)
         assert mail.password == SecretStr("mot de passe ")
 
+    def test_a_folder_of_credentials_is_read_by_the_names_that_systemd_gives_its_files(self, written, tmp_path):
+        """`LoadCredential=vigintd:FOLDER` puts `vigintd_` before each name; a fault names the file as it is there."""
+        path = written(GOOD + 'username = "f"\n')
+        credentials = tmp_path / "credentials"
+        credentials.mkdir()
+        (credentials / "vigintd_mail__password").write_text("mot de passe\n")
+        assert load(path, environ={"CREDENTIALS_DIRECTORY": str(credentials)}).mail.password == SecretStr("mot de passe")
+        (credentials / "vigintd_mail__port").write_text("many\n")
+        (fault,) = faults_of(path, CREDENTIALS_DIRECTORY=str(credentials))
+        assert (fault.where, fault.key) == (str(credentials / "vigintd_mail__port"), "mail.port")
+
     def test_a_whole_camera_may_come_from_the_environment(self, written):
         """Lists are JSON there."""
         path = written(GOOD)

@@ -25,6 +25,9 @@ from vigintd.errors import ConfigError, Fault
 
 DEFAULT_CONFIG = Path("/etc/vigintd/vigintd.toml")
 
+_CREDENTIAL_PREFIX = "vigintd_"
+"""What systemd puts before each file's name when the unit loads a whole folder, `LoadCredential=vigintd:FOLDER`."""
+
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings from `path` (or `$VIGINTD_CONFIG`, or `/etc/vigintd/vigintd.toml`) and what overrides it.
@@ -106,7 +109,7 @@ def _read_layers(path: Path | None, environ: Mapping[str, str]) -> tuple[list[_L
     layers = [_Layer({"runtime_dir": runtime} if runtime else {}, "RUNTIME_DIRECTORY"), _Layer(_read_toml(path), str(path))]
     faults: list[Fault] = []
     for variables, prefix, where in (
-        (_read_credentials(environ, faults), "", lambda name: str(Path(environ["CREDENTIALS_DIRECTORY"], name))),
+        (_read_credentials(environ, faults), "", lambda name: str(_credential(environ, name))),
         (_read_dotenv(Path(".env"), faults), ENV_PREFIX, ".env: {}".format),
         (environ, ENV_PREFIX, str),
     ):
@@ -137,6 +140,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
     raise ConfigError((Fault(str(path), "", problem),))
 
 
+def _credential(environ: Mapping[str, str], name: str) -> Path:
+    folder = Path(environ["CREDENTIALS_DIRECTORY"])
+    prefixed = folder / (_CREDENTIAL_PREFIX + name)
+    return prefixed if prefixed.exists() else folder / name
+
+
 def _read_credentials(environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
     folder = environ.get("CREDENTIALS_DIRECTORY")
     found: dict[str, str] = {}
@@ -145,7 +154,8 @@ def _read_credentials(environ: Mapping[str, str], faults: list[Fault]) -> dict[s
         if "__" not in path.name or not path.is_file():
             continue
         try:
-            found[path.name] = path.read_text(encoding="utf-8").rstrip("\r\n")
+            name = path.name.removeprefix(_CREDENTIAL_PREFIX)
+            found[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             faults.append(Fault(str(path), "", f"cannot be read: {_reason(error)}"))
     return found

@@ -95,9 +95,10 @@ class CameraSettings(_Section):
     # What concerns two keys is checked at the later one, so that it is told together with every other fault.
     @field_validator("max_clip_s")
     @classmethod
-    def _clip_longer_than_post_roll(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("post_roll_s", 0):
-            raise ValueError(f"is {value:g}, shorter than post_roll_s")
+    def _clip_longer_than_its_ends(cls, value: float, info: ValidationInfo) -> float:
+        least = info.data.get("pre_roll_s", 0) + info.data.get("post_roll_s", 0)
+        if value < least:
+            raise ValueError(f"is {value:g}, shorter than pre_roll_s and post_roll_s together, {least:g}")
         return value
 
 
