@@ -126,7 +126,8 @@ class _Protocol(aiosmtpd.smtp.SMTP):
         await super().push(status)
 
     def abort(self) -> None:
-        if isinstance(self.transport, asyncio.Transport):
+        # On Python 3.11.2 a TLS transport that is closed already cannot be aborted.
+        if isinstance(self.transport, asyncio.Transport) and not self.transport.is_closing():
             self.transport.abort()
 
     async def passes(self, stage: str) -> bool:
