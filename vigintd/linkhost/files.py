@@ -25,6 +25,7 @@ _WRITE_BYTES = 256 * 1024
 """What is gathered before one write; the bound of an upload's memory."""
 _HASH_BYTES = 1024 * 1024
 _THREADS = 4
+_HASHERS = 2
 
 _T = TypeVar("_T")
 
@@ -95,6 +96,8 @@ class Files:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="vigintd-linkhost")
+        # A whole part takes seconds to hash; viewers need threads meanwhile.
+        self._hashing = asyncio.Semaphore(_HASHERS)
 
     def path(self, clip_id: str, part: int) -> Path:
         """Where a part lies."""
@@ -115,10 +118,17 @@ class Files:
 
     @asynccontextmanager
     async def incoming(self, clip_id: str, part: int, offset_bytes: int) -> AsyncGenerator[Incoming]:
-        """Open a part for the bytes from `offset_bytes` on; what lay beyond is cut off. Raises `ShortFile`."""
+        """Open a part for the bytes from `offset_bytes` on; what lay beyond is cut off, and again after a fault.
+
+        Raises `ShortFile`.
+        """
         descriptor, created = await self.blocking(self._open_at, clip_id, part, offset_bytes)
         try:
             yield Incoming(self, descriptor, created=created)
+        except BaseException:
+            # What will not be committed must not fill the disk until somebody writes here again.
+            await self.blocking(os.ftruncate, descriptor, offset_bytes)
+            raise
         finally:
             await self.blocking(os.close, descriptor)
 
@@ -138,7 +148,8 @@ class Files:
 
     async def sha256(self, clip_id: str, part: int, length_bytes: int) -> str:
         """Hex digest over the first `length_bytes` as they lie on disk."""
-        return await self.blocking(self._sha256, self.path(clip_id, part), length_bytes)
+        async with self._hashing:
+            return await self.blocking(self._sha256, self.path(clip_id, part), length_bytes)
 
     async def remove(self, clip_id: str, part: int) -> None:
         """Unlink a part durably; nothing to do where there is none."""

@@ -65,7 +65,7 @@ CREATE TABLE part (
     sha256      TEXT,                    -- of the whole part, once sealed
     codec       TEXT NOT NULL,           -- RFC 6381, or empty as long as it is not known
     mismatched  INTEGER NOT NULL,        -- the last seal did not fit the bytes
-    epoch       INTEGER NOT NULL,        -- how often it began anew
+    epoch       INTEGER NOT NULL,        -- another one each time that it begins anew, also after a deletion
     changed_at  TEXT NOT NULL,
     PRIMARY KEY (clip_id, idx)
 ) STRICT;
@@ -249,7 +249,7 @@ class Store:
         """Announce a part; False where it is known."""
         async with self._change():
             cursor = await self._connection.execute(
-                "INSERT INTO part VALUES (?, ?, 0, ?, NULL, '', 0, 0, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO part VALUES (?, ?, 0, ?, NULL, '', 0, random() >> 2, ?) ON CONFLICT DO NOTHING",
                 (clip_id, index, length_bytes, _text(now)),
             )
         return cursor.rowcount == 1

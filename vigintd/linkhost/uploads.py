@@ -165,8 +165,7 @@ class Uploads:
             raise Refusal(415, f"Content-Type is {_OFFSET_STREAM}")
         offset = wire.length(request.headers.get("Upload-Offset"), "Upload-Offset")
         checksum = wire.checksum(request.headers.get("Upload-Checksum"))
-        async with self._turns.take(groups["clip"], int(groups["part"])) as turn:
-            clip, part = await self._upload(groups, key)
+        async with self._changing(groups, key) as (turn, clip, part):
             if part.sealed:
                 raise Refusal(403, "the part is sealed")
             if offset != part.offset_bytes:
@@ -206,8 +205,7 @@ class Uploads:
 
     async def _seal(self, request: Request, groups: Mapping[str, str], key: str) -> web.Response:
         length_bytes, sha256 = wire.seal(await json_body(request))
-        async with self._turns.take(groups["clip"], int(groups["part"])):
-            clip, part = await self._upload(groups, key)
+        async with self._changing(groups, key) as (_, clip, part):
             if part.sealed:
                 if (part.offset_bytes, part.sha256) != (length_bytes, sha256):
                     raise Refusal(409, "the part is sealed with another length or SHA-256")
@@ -238,8 +236,7 @@ class Uploads:
         await self._files.remove(part.clip_id, part.index)
 
     async def _delete(self, request: Request, groups: Mapping[str, str], key: str) -> web.Response:
-        async with self._turns.take(groups["clip"], int(groups["part"])):
-            clip, part = await self._upload(groups, key)
+        async with self._changing(groups, key) as (_, clip, part):
             by = request.visitor
             detail: dict[str, Scalar] = {"part": part.index, "by": key}
             row = AuditRow(self._clock.now(), AuditKind.DELETED, clip.id, "", by.address, by.client, detail)
@@ -277,6 +274,13 @@ class Uploads:
         self._refuse_gone(clip)
         assert part is not None
         return clip, part
+
+    @asynccontextmanager
+    async def _changing(self, groups: Mapping[str, str], key: str) -> AsyncGenerator[tuple[Turn, Clip, Part]]:
+        """The turn at a part, and what it is then. Only the clip's own key makes another request hurry for it."""
+        await self._upload(groups, key)
+        async with self._turns.take(groups["clip"], int(groups["part"])) as turn:
+            yield turn, *await self._upload(groups, key)
 
     def _refuse_gone(self, clip: Clip) -> None:
         if clip.gone(self._clock.now()):

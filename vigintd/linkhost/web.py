@@ -20,7 +20,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from vigintd import metrics
-from vigintd.linkhost import wire
+from vigintd.linkhost import connections, wire
 from vigintd.linkhost.visitors import Visitor, client_family, truncated_address
 from vigintd.linkhost.wire import Refusal
 
@@ -33,8 +33,6 @@ BODY_TOTAL_S = 3600.0
 JSON_BODY_S = 15.0
 SHUTDOWN_S = 2.0
 """How long requests under way may go on when the server stops."""
-MAX_CONNECTIONS = 400
-"""Beyond, a request is answered 503; well under the usual 1024 descriptors of a process."""
 MAX_HEADER_BYTES = 96 * 1024
 """Of one header: 50 recipients and 16 kB of metadata fit, escaped as JSON and in base64."""
 
@@ -93,11 +91,11 @@ class Site:
     def __init__(self, routes: Sequence[Route], refuse: Refuse) -> None:
         self._routes = tuple(routes)
         self._refuse = refuse
-        self._server: web.Server | None = None
+        self._server: connections.Server | None = None
 
     def server(self) -> web.Server:
         """The protocol factory for listeners."""
-        self._server = web.Server(
+        self._server = connections.Server(
             self._answer,  # type: ignore[arg-type]  # it takes our Request, which request_factory makes
             request_factory=_make_request,
             access_log=None,
@@ -117,7 +115,7 @@ class Site:
             handler, groups = self._find(request)
             return await handler(request, groups)
         except Refusal as refusal:
-            return self._refuse(request, refusal)
+            return self._refused(request, refusal)
         except ConnectionError:
             raise
         except Exception as error:
@@ -125,10 +123,17 @@ class Site:
             if request.writer.output_size:
                 # The head is out; all that is left is to break off, so that nobody takes the rest for whole.
                 raise ConnectionResetError from error
-            return self._refuse(request, Refusal(500, "something went wrong here", {hdrs.CONNECTION: "close"}))
+            return self._refused(request, Refusal(500, "something went wrong here", {hdrs.CONNECTION: "close"}))
+
+    def _refused(self, request: Request, refusal: Refusal) -> web.Response:
+        answer = self._refuse(request, refusal)
+        if refusal.headers.get(hdrs.CONNECTION) == "close":
+            # The header alone closes nothing: aiohttp would go on waiting for the next request.
+            answer.force_close()
+        return answer
 
     def _refuse_when_full(self) -> None:
-        if self._server is not None and len(self._server.connections) > MAX_CONNECTIONS:
+        if self._server is not None and self._server.open_connections > connections.MAX_CONNECTIONS:
             metrics.count("linkhost.too_many_connections")
             raise Refusal(503, "too many connections", {hdrs.RETRY_AFTER: "5", hdrs.CONNECTION: "close"})
 
