@@ -42,7 +42,8 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Move both clocks on, waking every sleeper at its own moment."""
         end_s = self._monotonic_s + seconds
-        while self._sleepers and self._sleepers[0][0] <= end_s:
+        # The wall clock counts in whole microseconds, so moments that are the same differ by a few.
+        while self._sleepers and self._sleepers[0][0] <= end_s + 1e-4:
             wake_s, _, waiter = heapq.heappop(self._sleepers)
             self._move(wake_s - self._monotonic_s)
             if not waiter.done():
@@ -50,7 +51,7 @@ class ManualClock:
             # Let what was woken run, and perhaps sleep again, before time goes on.
             for _ in range(10):
                 await asyncio.sleep(0)
-        self._move(end_s - self._monotonic_s)
+        self._move(max(0.0, end_s - self._monotonic_s))
 
     def jump(self, seconds: float) -> None:
         """Set the wall clock alone on or back, as an operator or NTP does."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -72,3 +72,30 @@ class SystemClock:
             return timedelta(seconds=float(self._offset_file.read_text(encoding="ascii")))
         except (OSError, ValueError, OverflowError):
             return timedelta()
+
+
+async def first_of(clock: Clock, *futures: asyncio.Future[Any], within_s: float | None = None) -> bool:
+    """Wait until one of the futures is done, at most `within_s` seconds (None: for ever); False when none was in time.
+
+    The futures are left as they are, done or not.
+    """
+    timer: asyncio.Future[Any] | None = None
+    if within_s is not None:
+        timer = asyncio.ensure_future(clock.sleep(within_s))
+    try:
+        await asyncio.wait([*futures, timer] if timer else futures, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if timer:
+            timer.cancel()
+    return any(future.done() for future in futures)
+
+
+async def any_set(clock: Clock, *events: asyncio.Event, within_s: float | None = None) -> bool:
+    """Wait until one of the events is set, at most `within_s` seconds (None: for ever); False when none was in time."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await first_of(clock, *waits, within_s=within_s)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return any(event.is_set() for event in events)

@@ -55,6 +55,10 @@ class MailRefused(PermanentError):
     """The mail server refused the message, the recipient or the credentials (5yz)."""
 
 
+class JournalUnavailable(TransientError):
+    """The journal could not be read or written now: the disk is full, the file is locked or damaged."""
+
+
 class ControlError(PermanentError):
     """The running daemon could not be asked, or refused what it was asked."""
 

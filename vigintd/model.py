@@ -135,6 +135,17 @@ class IncidentState(StrEnum):
     CLOSED = "closed"
 
 
+class NoVideo(StrEnum):
+    """Why an alert has no link; the templates word it."""
+
+    LATE = "late"
+    """The host had not taken a playable fragment in time; a follow-up comes."""
+    REFUSED = "refused"
+    """The host refused the clip for good."""
+    UNRECORDED = "unrecorded"
+    """There was nothing to record."""
+
+
 @dataclass(frozen=True, slots=True)
 class Incident:
     """One incident as it is known so far: what opened it and what it has become."""
@@ -149,6 +160,8 @@ class Incident:
     pre_roll_s: float | None = None
     """Seconds before the detection that the clip really holds; None until recording began."""
     parts: tuple[SealedPart, ...] = ()
+    no_video: NoVideo | None = None
+    """Why no link will ever play; None while one may."""
     problem: str = ""
     """What went wrong for good, in words for a user; empty when nothing did."""
 
@@ -156,17 +169,6 @@ class Incident:
     def camera(self) -> str:
         """Name of the camera it happened on."""
         return self.detection.camera
-
-
-class NoVideo(StrEnum):
-    """Why an alert has no link; the templates word it."""
-
-    LATE = "late"
-    """The host had not taken a playable fragment in time; a follow-up comes."""
-    REFUSED = "refused"
-    """The host refused the clip for good."""
-    UNRECORDED = "unrecorded"
-    """There was nothing to record."""
 
 
 class AlertKind(StrEnum):

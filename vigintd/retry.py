@@ -1,14 +1,20 @@
 """Retry as a verdict: from a failure and its history to "again in so many seconds" or "give up".
 
-Pure: takes the error, the count of attempts and a random source, and neither waits nor logs.
+`verdict` is pure: it takes the error, the count of attempts and a random source, and neither waits nor logs.
+`patiently` is the loop around it, for calls that are simply made again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
+from vigintd.clock import Clock
 from vigintd.errors import TransientError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +63,31 @@ def verdict(error: Exception, *, attempt: int, age_s: float, life_s: float, back
     if age_s + delay_s > life_s:
         return GiveUp(f"gave up after {attempt} attempts: {error}")
     return RetryIn(delay_s)
+
+
+async def patiently(
+    call: Callable[[], Awaitable[_T]],
+    *,
+    clock: Clock,
+    random: Random,
+    backoff: Backoff,
+    life_s: float,
+    on_delay: Callable[[TransientError, float], None],
+) -> _T:
+    """Make a call until it succeeds, after each transient failure again, for at most `life_s` seconds.
+
+    `on_delay` hears of each failure and of the wait that follows. The last failure is raised, and any that is not
+    transient at once.
+    """
+    began_s, attempt = clock.monotonic_s(), 0
+    while True:
+        try:
+            return await call()
+        except TransientError as error:
+            attempt += 1
+            age_s = clock.monotonic_s() - began_s
+            what_next = verdict(error, attempt=attempt, age_s=age_s, life_s=life_s, backoff=backoff, random=random)
+            if isinstance(what_next, GiveUp):
+                raise
+            on_delay(error, what_next.delay_s)
+        await clock.sleep(what_next.delay_s)

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from vigintd import metrics
 from vigintd.model import Packet
 
+GAP_S = 5.0
+"""Without packets for longer than this, what came before belongs to another time."""
+
 
 @dataclass(slots=True)
 class _Gop:
@@ -92,7 +95,8 @@ class Ring:
         No batch is empty. A reader so slow that packets left before it had them goes on at the next key frame
         held; how many it missed is counted (`ring.packets_missed`).
         """
-        follower = _Follower(self._start(since_s), wants_key=not self._gops)
+        start_seq = self._start(since_s)
+        follower = _Follower(start_seq, wants_key=start_seq == self._next_seq)
         self._followers.append(follower)
         try:
             while True:
@@ -174,13 +178,18 @@ class Ring:
         self._first_seq += 1
 
     def _start(self, moment_s: float) -> int:
-        """Sequence number of the key frame at or before the moment, else the oldest; the next packet if none."""
-        if not self._gops:
-            return self._next_seq
+        """Sequence number of the key frame at or before the moment, else the oldest behind it; the next packet if none.
+
+        A GOP that ended `GAP_S` before the moment shows another time: what came before an outage is not the pre-roll
+        of what comes after it.
+        """
+        end_seq = self._next_seq
         for gop in reversed(self._gops):
             if gop.first_arrived_s <= moment_s:
-                return gop.first_seq
-        return self._gops[0].first_seq
+                last = self._packets[end_seq - 1 - self._first_seq]
+                return gop.first_seq if last.arrived_s >= moment_s - GAP_S else end_seq
+            end_seq = gop.first_seq
+        return end_seq
 
     def _from(self, seq: int) -> list[Packet]:
         # From the end, because a deque is slow in its middle and readers are mostly near the end.

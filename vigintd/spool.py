@@ -90,6 +90,11 @@ class Spool:
             await part.close()
         await self._disk.run(_remove, self.root, pattern)
 
+    async def incidents(self) -> list[str]:
+        """Ids of the incidents of which anything is here, sorted."""
+        names = await self._disk.run(os.listdir, self.root)
+        return sorted({name.partition(".")[0] for name in names if _INCIDENT_ID.fullmatch(name.partition(".")[0])})
+
     async def aclose(self) -> None:
         """Let what is being written finish, close all files and end the threads; unsealed parts stay as they are."""
         for part in list(self._writing):

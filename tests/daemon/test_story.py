@@ -17,7 +17,7 @@ from uuid import UUID
 import av
 import pytest
 
-from tests.daemon.box import Box, boxed, camera
+from tests.daemon.box import Box, boxed, camera, free_port
 from tests.daemon.conftest import GOP_S, LOOP_S
 from tests.daemon.web import fetch
 from tests.real.parts import gst_rtsp
@@ -209,3 +209,63 @@ async def test_a_link_is_gone_after_its_48_hours_and_a_wrong_one_never_was(short
         after = [await fetch(url) for url in wrong]
         assert {answer.status for answer in (*before, *after)} == {404}
         assert len({answer.body for answer in (*before, *after)}) == 1
+
+
+async def test_people_are_told_although_the_daemon_is_stopped_before_any_link_came(short_path, log_folder, rtsp_cameras):
+    """SIGTERM right after a detection, with no host there and `text_after_s` far away: the text goes before the end."""
+    rtsp = await rtsp_cameras()
+    publish = {"host": "tus", "url": f"http://127.0.0.1:{free_port()}", "api_key": "a-key-that-no-log-may-hold"}
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}, publish=publish) as box:
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        incident_id = await box.control.trigger("entree")
+        await box.event("incident.delayed", incident=incident_id)
+        assert await box.stop() == 0
+        sent = await box.event("mail.sent", incident=incident_id)
+        assert sent["kind"] == "text"
+
+
+async def test_people_are_told_by_the_next_daemon_when_one_was_killed_before_any_link_came(
+    short_path, log_folder, rtsp_cameras
+):
+    """Kill -9 between the row and any mail: the alert was owed with the row, and goes when its time has come."""
+    rtsp = await rtsp_cameras()
+    publish = {"host": "tus", "url": f"http://127.0.0.1:{free_port()}", "api_key": "a-key-that-no-log-may-hold"}
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}, publish=publish, alert={"text_after_s": 3}) as box:
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        incident_id = await box.control.trigger("entree")
+        await box.kill()
+        assert len(box.mailbox.letters) == 0
+        await box.start()
+        letter = await box.letter()
+        assert letter.link is None
+        assert incident_id in str(await box.event("mail.sent", kind="text"))
+
+
+async def test_a_journal_that_fails_once_costs_neither_the_daemon_nor_a_second_mail(short_path, log_folder, rtsp_cameras):
+    """The row of a sent mail cannot be settled at first: the daemon lives on, and the mail is there once."""
+    rtsp = await rtsp_cameras()
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}) as box:
+        box.environ["VIGINTD_FAILPOINTS"] = "journal.settle.before=error"
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        incident_id = await box.control.trigger("entree")
+        await box.letter()
+        await box.event("courier.delayed", error="failpoint journal.settle.before")
+        incident = await box.closed(incident_id)
+        assert [effect["state"] for effect in incident["effects"]] == ["done", "done"]
+        assert len(box.mailbox.letters) == 1
+        assert await box.stop() == 0
+
+
+async def test_a_detector_that_cannot_be_built_is_said_before_the_daemon_is_ready(short_path, log_folder):
+    """An option that is wrong is a sentence and exit 1, not a daemon that is ready and then gone."""
+    cameras = {"entree": camera("rtsp://127.0.0.1:1/cam", detectors=["mouvement"])}
+    detectors = {"mouvement": {"kind": "motion", "sensitivity": "enormous"}}
+    async with boxed(short_path, log_folder, cameras, detectors=detectors) as box:
+        with pytest.raises(AssertionError, match=r"vigintd ended without daemon\.ready"):
+            await box.start()
+        assert "sensitivity" in box.log_tail()
+        assert "Traceback" not in box.log_tail()
+        assert await box.stop() == 1

@@ -22,11 +22,10 @@ from vigintd.spool import Spool
 
 ID = "00000000-0000-4000-8000-000000000001"
 PLAN = Plan(
-    audience=Audience("Boutique Rivoli", "fr", ("a@exemple.fr", "b@exemple.fr"), 48),
+    audience=Audience("Boutique Rivoli", "fr", ("a@exemple.fr", "b@exemple.fr"), expiry_h=48, text_after_s=20),
     pre_roll_s=2,
     post_roll_s=3,
     max_clip_s=20,
-    text_after_s=20,
 )
 
 
@@ -168,6 +167,7 @@ async def test_the_link_follows_when_the_host_comes_back(tmp_path):
         await it.clock.asleep(3)
         await it.clock.advance(20)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
+        await it.clock.asleep(2)  # the host's next try, and the courier's
         host.trouble = None
         await it.clock.advance(120)
         await it.channel.until(lambda: len(it.channel.delivered) == 4)

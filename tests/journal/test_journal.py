@@ -14,10 +14,10 @@ import pytest
 
 from tests.manual_clock import ManualClock
 from vigintd import failpoints
-from vigintd.errors import PermanentError
+from vigintd.errors import JournalUnavailable, PermanentError
 from vigintd.failpoints import FailpointError
-from vigintd.journal import EffectState, Journal
-from vigintd.model import Box, Detection, Incident, IncidentState, Risk, SealedPart
+from vigintd.journal import EffectKind, EffectState, Journal, Owed
+from vigintd.model import Box, Detection, Incident, IncidentState, NoVideo, Risk, SealedPart
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def incident(clock, number=1, text="") -> Incident:
 async def test_an_incident_reads_back_as_it_was_written(path, clock):
     opened = incident(clock, text="lone surrogate \ud800, NUL \0, emoji 🚨")
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(opened)
+        await journal.open_incident(opened, [])
         row = await journal.incident(opened.id)
     assert row is not None
     assert row.incident == opened
@@ -65,10 +65,11 @@ async def test_what_an_incident_has_become_survives_a_restart(path, clock):
         ended_at=clock.now() + timedelta(seconds=30),
         pre_roll_s=9.5,
         parts=(SealedPart(0, 1234, "ab" * 32, 29.5), SealedPart(1, 99, "cd" * 32, 1.0, "the camera was stopped")),
+        no_video=NoVideo.REFUSED,
         problem="disque plein \udcff",
     )
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(opened)
+        await journal.open_incident(opened, [])
         await journal.record_incident(become)
         await journal.record_playable(opened.id)
     async with Journal.open(path, clock) as journal:
@@ -80,7 +81,7 @@ async def test_what_an_incident_has_become_survives_a_restart(path, clock):
 
 async def test_the_first_playable_moment_is_kept(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock))
+        await journal.open_incident(incident(clock), [])
         first = clock.now()
         await journal.record_playable(incident(clock).id)
         await clock.advance(5)
@@ -90,63 +91,125 @@ async def test_the_first_playable_moment_is_kept(path, clock):
     assert row.playable_at == first
 
 
+def alert(who: str, due_at=None) -> Owed:
+    return Owed(EffectKind.ALERT, who, due_at)
+
+
+async def test_the_alerts_of_an_incident_stand_in_the_same_commit_as_its_row(path, clock):
+    """Due when the text alert is due, unless somebody hastens them."""
+    due_at = clock.now() + timedelta(seconds=20)
+    async with Journal.open(path, clock) as journal:
+        await journal.open_incident(incident(clock), [alert("a", due_at), alert("b", due_at)])
+        assert await journal.due(EffectKind.ALERT) == []
+        assert await journal.next_try_at(EffectKind.ALERT) == due_at
+        await clock.advance(20)
+        assert {effect.what for effect in await journal.due(EffectKind.ALERT)} == {"a", "b"}
+
+
+async def test_a_row_that_cannot_be_made_leaves_no_alert_either(path, clock):
+    async with Journal.open(path, clock) as journal:
+        await journal.open_incident(incident(clock), [])
+        with pytest.raises(JournalUnavailable):
+            await journal.open_incident(incident(clock), [alert("a")])
+        assert await journal.due(EffectKind.ALERT) == []
+        await journal.owe(incident(clock).id, alert("b"))
+        assert [effect.what for effect in await journal.due(EffectKind.ALERT)] == ["b"]
+
+
 async def test_owing_the_same_effect_twice_is_owing_it_once(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock))
-        first = await journal.owe("k", incident(clock).id, "mail", {"n": 1})
-        await journal.settle("k")
-        again = await journal.owe("k", incident(clock).id, "mail", {"n": 2})
+        await journal.open_incident(incident(clock), [])
+        first = await journal.owe(incident(clock).id, alert("a"))
+        await journal.settle(first.key)
+        again = await journal.owe(incident(clock).id, alert("a"))
     assert first.state is EffectState.OWED
     assert again.state is EffectState.DONE
-    assert again.payload == {"n": 1}
     assert again.attempts == 1
+
+
+async def test_what_follows_from_an_effect_is_owed_when_it_is_settled(path, clock):
+    async with Journal.open(path, clock) as journal:
+        await journal.open_incident(incident(clock), [])
+        effect = await journal.owe(incident(clock).id, alert("a"))
+        await journal.settle(effect.key, then=Owed(EffectKind.FOLLOW_UP, "a"))
+        assert await journal.due(EffectKind.ALERT) == []
+        assert [effect.what for effect in await journal.due(EffectKind.FOLLOW_UP)] == ["a"]
 
 
 async def test_an_effect_of_no_incident_cannot_be_owed(path, clock):
     async with Journal.open(path, clock) as journal:
-        with pytest.raises(sqlite3.IntegrityError):
-            await journal.owe("k", "no such incident", "mail", {})
+        with pytest.raises(JournalUnavailable):
+            await journal.owe("no such incident", alert("a"))
 
 
-async def test_due_effects_come_newest_first_and_only_of_the_kind_asked(path, clock):
+async def test_due_effects_come_newest_first_and_only_of_the_kinds_asked(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock))
-        for key, kind in (("old", "mail"), ("film", "upload"), ("new", "mail")):
-            await journal.owe(key, incident(clock).id, kind, {})
+        await journal.open_incident(incident(clock), [])
+        for owed in (alert("old"), Owed(EffectKind.UPLOAD, "0"), alert("new"), Owed(EffectKind.FOLLOW_UP, "newest")):
+            await journal.owe(incident(clock).id, owed)
             await clock.advance(1)
-        assert [effect.key for effect in await journal.due("mail")] == ["new", "old"]
-        assert [effect.key for effect in await journal.due("mail", limit=1)] == ["new"]
+        mails = (EffectKind.ALERT, EffectKind.FOLLOW_UP)
+        assert [effect.what for effect in await journal.due(*mails)] == ["newest", "new", "old"]
+        assert [effect.what for effect in await journal.due(*mails, limit=1)] == ["newest"]
+
+
+async def test_only_what_was_never_tried_is_hastened(path, clock):
+    """A server's wish for a later try is not overridden."""
+    later = clock.now() + timedelta(seconds=60)
+    async with Journal.open(path, clock) as journal:
+        for number in (1, 2):
+            await journal.open_incident(incident(clock, number), [alert("a", later), alert("b", later)])
+        tried = incident(clock, 1).id + "/alert/a"
+        await journal.postpone(tried, "451 later", later)
+        hastened = await journal.hasten(EffectKind.ALERT, incident(clock, 1).id)
+        assert [effect.what for effect in hastened] == ["b"]
+        assert [effect.key for effect in await journal.due(EffectKind.ALERT)] == [incident(clock, 1).id + "/alert/b"]
+        assert len(await journal.hasten(EffectKind.ALERT)) == 3
 
 
 async def test_a_postponed_effect_is_due_again_when_its_time_has_come(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock))
-        await journal.owe("k", incident(clock).id, "mail", {})
+        await journal.open_incident(incident(clock), [alert("a")])
+        (effect,) = await journal.due(EffectKind.ALERT)
         again_at = clock.now() + timedelta(seconds=60)
-        await journal.postpone("k", "451 later", again_at)
-        assert await journal.due("mail") == []
-        assert await journal.next_try_at("mail") == again_at
+        await journal.postpone(effect.key, "451 later", again_at)
+        assert await journal.due(EffectKind.ALERT) == []
+        assert await journal.next_try_at(EffectKind.ALERT) == again_at
         await clock.advance(60)
-        (effect,) = await journal.due("mail")
+        (effect,) = await journal.due(EffectKind.ALERT)
     assert (effect.attempts, effect.last_error) == (1, "451 later")
 
 
 async def test_a_buried_effect_is_never_due_and_says_why(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock))
-        await journal.owe("k", incident(clock).id, "mail", {})
-        await journal.bury("k", "550 no such user")
-        assert await journal.due("mail") == []
-        assert await journal.next_try_at("mail") is None
+        await journal.open_incident(incident(clock), [alert("a")])
+        (effect,) = await journal.due(EffectKind.ALERT)
+        await journal.bury(effect.key, "550 no such user")
+        assert await journal.due(EffectKind.ALERT) == []
+        assert await journal.next_try_at(EffectKind.ALERT) is None
         row = await journal.incident(incident(clock).id)
     assert row is not None
     assert (row.effects[0].state, row.effects[0].last_error) == (EffectState.DEAD, "550 no such user")
 
 
+async def test_a_locked_journal_is_unavailable_and_works_again_when_it_is_let_go(path, clock):
+    """Another process that holds the file for longer than SQLite waits."""
+    async with Journal.open(path, clock) as journal:
+        await journal._database.execute("PRAGMA busy_timeout = 1")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(JournalUnavailable, match="locked"):
+            await journal.open_incident(incident(clock), [alert("a")])
+        other.execute("ROLLBACK")
+        other.close()
+        await journal.open_incident(incident(clock), [alert("a")])
+        assert len(await journal.due(EffectKind.ALERT)) == 1
+
+
 async def test_incidents_are_listed_newest_first_and_unfinished_ones_oldest_first(path, clock):
     async with Journal.open(path, clock) as journal:
         for number in (1, 2, 3):
-            await journal.open_incident(incident(clock, number))
+            await journal.open_incident(incident(clock, number), [])
             await clock.advance(1)
         await journal.record_incident(replace(incident(clock, 2), state=IncidentState.CLOSED))
         assert [row.incident.id[-1] for row in await journal.incidents(limit=2)] == ["3", "2"]
@@ -167,7 +230,7 @@ async def main():
     clock = ManualClock()
     async with Journal.open(Path({str(path)!r}), clock) as journal:
         failpoints.arm("journal.open_incident.after", "kill")
-        await journal.open_incident(incident(clock))
+        await journal.open_incident(incident(clock), [])
 asyncio.run(main())
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False)  # noqa: ASYNC221 - nothing else runs in this loop
@@ -181,7 +244,7 @@ async def test_a_failing_point_before_the_row_leaves_no_row(path, clock):
     try:
         async with Journal.open(path, clock) as journal:
             with pytest.raises(FailpointError):
-                await journal.open_incident(incident(clock))
+                await journal.open_incident(incident(clock), [])
             assert failpoints.fired["journal.open_incident.before"] == 1
             assert await journal.incidents() == []
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from vigintd import metrics
 from vigintd.model import Packet, StreamParameters
-from vigintd.ring import Ring
+from vigintd.ring import GAP_S, Ring
 
 PARAMETERS = StreamParameters("h264", 640, 360, b"")
 
@@ -59,10 +60,23 @@ class TestReading:
         assert times(held.since(-100)) == [0, 1, 2, 3]
 
     def test_a_moment_in_the_future_gives_the_newest_gop(self):
-        """A trigger that is dated ahead still finds a picture."""
+        """A trigger that is dated a little ahead still finds a picture."""
         held = ring()
         held.append(gops(2, 2))
-        assert times(held.since(100)) == [2, 3]
+        assert times(held.since(3 + GAP_S)) == [2, 3]
+
+    def test_what_came_before_an_outage_is_not_the_pre_roll_of_what_came_after(self):
+        """A camera that was away for minutes and is back for two seconds has two seconds to give."""
+        held = ring()
+        held.append(gops(2, 2))
+        held.append([replace(one, arrived_s=one.arrived_s + 600) for one in gops(2)])
+        assert times(held.since(595)) == [600, 601]
+
+    def test_a_dead_camera_has_nothing_of_the_moment(self):
+        """Its last picture shows another time."""
+        held = ring()
+        held.append(gops(2, 2))
+        assert held.since(600) == []
 
     def test_nothing_is_held_before_the_first_key_frame(self):
         """A stream that begins in the middle of a GOP cannot be decoded there."""
@@ -125,12 +139,29 @@ class TestBounds:
             assert len(keys) == 1 or now_s - keys[1] < span_s
             for moment_s in reads:
                 found = held.since(moment_s)
+                if not found:
+                    assert now_s < moment_s - GAP_S
+                    continue
                 assert found[0].is_key
                 assert found == everything[-len(found) :]
-                assert found[0].arrived_s <= moment_s or len(found) == len(everything)
+                if moment_s < found[0].arrived_s and len(found) < len(everything):
+                    # What lies before it ended too long before the moment.
+                    assert everything[-len(found) - 1].arrived_s < moment_s - GAP_S
 
 
 class TestFollowing:
+    async def test_a_follower_of_a_moment_after_an_outage_waits_for_the_next_key_frame(self):
+        """It is not given what a camera showed before it went away."""
+        held = ring()
+        held.append(gops(2, 2))
+        reader = held.follow(600)
+        waiting = asyncio.create_task(next_batch(reader))
+        await asyncio.sleep(0)
+        held.append([packet(601, is_key=True), packet(602)])
+        assert times(await waiting) == [601, 602]
+        assert "ring.packets_missed" not in metrics.snapshot()
+        await reader.aclose()
+
     async def test_a_follower_gets_the_past_and_then_what_arrives(self):
         """Pre-roll first, live after it, nothing twice and nothing left out."""
         held = ring()

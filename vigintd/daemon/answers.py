@@ -14,7 +14,7 @@ from vigintd.camera import Camera
 from vigintd.clock import Clock
 from vigintd.errors import ControlError
 from vigintd.incident import Desk
-from vigintd.journal import EffectState, IncidentRow, Journal
+from vigintd.journal import EffectKind, EffectState, IncidentRow, Journal
 from vigintd.model import Detection, Risk
 from vigintd.spool import Spool
 
@@ -75,8 +75,8 @@ class Answers:
 
     def _incident(self, row: IncidentRow) -> dict[str, Any]:
         incident, detection = row.incident, row.incident.detection
-        mails = [effect for effect in row.effects if effect.kind == "mail"]
-        mailed = [effect.settled_at for effect in mails if effect.settled_at and effect.state is EffectState.DONE]
+        alerts = [effect for effect in row.effects if effect.kind is EffectKind.ALERT and effect.state is EffectState.DONE]
+        mailed = [effect.settled_at for effect in alerts if effect.settled_at]
         return {
             "id": incident.id,
             "camera": incident.camera,
@@ -94,13 +94,14 @@ class Answers:
             "parts": [asdict(part) | {"path": str(self._spool.part_path(incident.id, part.index))} for part in incident.parts],
             "effects": [
                 {
-                    "kind": effect.kind,
-                    "what": effect.key.split("/", 2)[2],
+                    "kind": effect.kind.value,
+                    "what": effect.what,
                     "state": effect.state.value,
                     "attempts": effect.attempts,
                     "last_error": effect.last_error,
                 }
                 for effect in row.effects
             ],
+            "no_video": incident.no_video.value if incident.no_video else None,
             "problem": incident.problem,
         }

@@ -29,10 +29,10 @@ from vigintd.config import Settings, secrets_of
 from vigintd.control import SOCKET_NAME
 from vigintd.control.server import ControlServer
 from vigintd.daemon.answers import Answers
-from vigintd.detect import registry
+from vigintd.detect import Detector, registry
 from vigintd.detect.watch import Watch, watch
 from vigintd.errors import PermanentError
-from vigintd.incident import Audience, Courier, Desk, Plan, Rooms, Story
+from vigintd.incident import Audience, Courier, Desk, Plan, Retention, Rooms, Story
 from vigintd.journal import Journal
 from vigintd.linkhost import LinkHost
 from vigintd.model import Detection
@@ -46,6 +46,9 @@ log = structlog.get_logger(__name__)
 
 DRAIN_S = 10.0
 """For so long after a stop the incidents under way may seal, publish and tell."""
+HURRY_AFTER_S = 4.0
+"""For so long after a stop alerts wait for their links."""
+CAMERA_FAILED_S = 5.0
 
 
 async def serve(settings: Settings, *, clock: Clock, random: Random | None = None, notifier: Notifier | None = None) -> None:
@@ -74,17 +77,20 @@ class Daemon:
         self._random = random
         self._notifier = notifier
         self._desk: Desk | None = None
+        self._built: dict[tuple[str, str], Detector] = {}
         self._audience = Audience(
             site=settings.site,
             language=settings.language,
             recipients=settings.mail.recipients,
             expiry_h=settings.publish.expiry_h,
+            text_after_s=settings.alert.text_after_s,
         )
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open what must be open before anything runs; the stack closes it in the reverse order."""
         settings = self._settings
         self._journal = await stack.enter_async_context(Journal.open(settings.state_dir / "journal.sqlite3", self._clock))
+        _make_folder(settings.state_dir / "spool", "state_dir")
         self._spool = Spool(settings.state_dir / "spool")
         stack.push_async_callback(self._spool.aclose)
         await self._open_host(stack)
@@ -106,11 +112,21 @@ class Daemon:
             random=self._random,
         )
         self._cameras = {name: self._camera(name) for name in settings.cameras}
+        # A detector that cannot be built is said now, and not by a camera that is running already.
+        for camera, configured in settings.cameras.items():
+            for name in configured.detectors:
+                self._built[camera, name] = self._detector(camera, name)
 
     async def live(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then end in order."""
         async with asyncio.TaskGroup() as services:
-            running = [services.create_task(self._courier.run(), name="courier")]
+            retention = Retention(
+                journal=self._journal, spool=self._spool, expiry_h=self._settings.publish.expiry_h, clock=self._clock
+            )
+            running = [
+                services.create_task(self._courier.run(), name="courier"),
+                services.create_task(retention.run(), name="retention"),
+            ]
             if self._linkhost is not None:
                 running.append(services.create_task(self._linkhost.run(), name="link host"))
             # The drain's deadline is set only when the cameras have stopped; a TimeoutError is its normal end.
@@ -121,6 +137,7 @@ class Daemon:
                         await self._watch_cameras(stop)
                     self._desk.stop()
                     drain.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+                    running.append(services.create_task(self._hurry(), name="hurry"))
             if drain.expired():
                 log.warning("daemon.undrained", drain_s=DRAIN_S)
             for task in running:
@@ -129,7 +146,7 @@ class Daemon:
 
     async def _watch_cameras(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as cameras:
-            tasks = [cameras.create_task(camera.run(), name=f"camera {name}") for name, camera in self._cameras.items()]
+            tasks = [cameras.create_task(self._watch_camera(name), name=f"camera {name}") for name in self._cameras]
             status = f"{len(tasks)} cameras, {self._settings.publish.host} host"
             log.info("daemon.ready", cameras=sorted(self._cameras), host=self._settings.publish.host)
             self._notifier.ready(status)
@@ -138,6 +155,21 @@ class Daemon:
             log.info("daemon.stopping")
             for task in tasks:
                 task.cancel()
+
+    async def _watch_camera(self, name: str) -> None:
+        """One camera for ever; a defect in its task costs that camera a few seconds, and the others nothing."""
+        while True:
+            try:
+                await self._cameras[name].run()
+            except Exception:
+                log.exception("camera.failed", camera=name)
+                await self._clock.sleep(CAMERA_FAILED_S)
+                self._cameras[name] = self._camera(name)
+
+    async def _hurry(self) -> None:
+        """While stopping, give links a moment to play; then tell people without them, as there may be no later."""
+        await self._clock.sleep(HURRY_AFTER_S)
+        await self._courier.tell_all()
 
     async def _open_host(self, stack: AsyncExitStack) -> None:
         settings = self._settings
@@ -176,11 +208,15 @@ class Daemon:
 
     def _watches(self, camera: str, emit: Callable[[Detection], None]) -> list[Watch]:
         loop = asyncio.get_running_loop()
-        watches = []
-        for name in self._settings.cameras[camera].detectors:
-            make = partial(registry.build, name, self._settings.detectors[name], camera, language=self._settings.language)
-            watches.append(watch(name, camera, make, emit=emit, loop=loop))
-        return watches
+        return [
+            watch(name, camera, partial(self._detector, camera, name), emit=emit, loop=loop)
+            for name in self._settings.cameras[camera].detectors
+        ]
+
+    def _detector(self, camera: str, name: str) -> Detector:
+        """The one that was built at the start, and a fresh one each time it must be replaced."""
+        built = self._built.pop((camera, name), None)
+        return built or registry.build(name, self._settings.detectors[name], camera, language=self._settings.language)
 
     def _detected(self, detection: Detection) -> None:
         if self._desk is not None:
@@ -207,7 +243,6 @@ class Daemon:
             pre_roll_s=settings.pre_roll_s,
             post_roll_s=settings.post_roll_s,
             max_clip_s=settings.max_clip_s,
-            text_after_s=self._settings.alert.text_after_s,
         )
 
 
@@ -247,7 +282,12 @@ def _stop_signals() -> Iterator[asyncio.Event]:
 @contextmanager
 def _sole_owner(state_dir: Path) -> Iterator[None]:
     """Hold the state folder's lock; one daemon owns a state folder."""
-    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PermanentError(
+            f"{state_dir / 'lock'}: cannot be written: {error.strerror}; does it belong to somebody else?"
+        ) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

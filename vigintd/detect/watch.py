@@ -11,13 +11,13 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol, cast
 
 import structlog
 
 from vigintd import metrics
 from vigintd.detect import Detector, Pixels
+from vigintd.detect.answer import plain
 from vigintd.model import Detection, Frame
 from vigintd.redact import redacted
 
@@ -90,18 +90,16 @@ class _Fate:
         self.closed = False
         """No more frames are wanted: closed, or disabled after too many failures."""
 
-    def answered(self, answer: object) -> None:
-        """Pass an answer on. Raises `TypeError` for what is neither a detection nor None."""
+    def answered(self, answer: object, frame: Frame) -> None:
+        """Pass the answer to a frame on. Raises `TypeError` or `ValueError` for what is neither a detection nor None."""
         if inspect.iscoroutine(answer):
             answer.close()
-        if answer is not None and not isinstance(answer, Detection):
-            raise TypeError(f"a detector answers with a Detection or None, not with {type(answer).__name__}")
+        detection = plain(answer, frame, camera=self.camera, detector=self.name)
         with self._lock:
             self._good_answers += 1
             if self._good_answers >= _HEALED_AFTER:
                 self._replacements = 0
-        if answer is not None:
-            detection = replace(answer, camera=self.camera, detector=answer.detector or self.name)
+        if detection is not None:
             self.on_loop(lambda: self._pass_on(detection))
 
     def failed(self, problem: str, *, for_good: bool = False) -> bool:
@@ -159,7 +157,7 @@ class _InlineWatch:
             return
         try:
             began_s = self._fate.loop.time()
-            self._fate.answered(self._detector(frame))
+            self._fate.answered(self._detector(frame), frame)
             took_s = self._fate.loop.time() - began_s
             if took_s > self._deadline_s:
                 self._replace(f"took {took_s:.1f} s for a frame")
@@ -252,7 +250,7 @@ class _ThreadWatch:
                 problem = _said(error)
             if not self._done(post):
                 return
-            problem = problem or self._pass_on(answer)
+            problem = problem or self._pass_on(answer, frame)
             if problem:
                 detector = None
                 if not self._fate.failed(problem):
@@ -276,10 +274,10 @@ class _ThreadWatch:
             self._busy_since_s = None
             return True
 
-    def _pass_on(self, answer: object) -> str:
+    def _pass_on(self, answer: object, frame: Frame) -> str:
         try:
-            self._fate.answered(answer)
-        except TypeError as error:
+            self._fate.answered(answer, frame)
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in put into its answer is its failure
             return _said(error)
         return ""
 
@@ -325,7 +323,7 @@ class _AsyncWatch:
             problem = ""
             try:
                 detector = detector or self._make()
-                self._fate.answered(await self._answer(detector, frame))
+                self._fate.answered(await self._answer(detector, frame), frame)
             except Exception as error:  # noqa: BLE001 - a detector's failure is the detector's alone
                 problem = _said(error)
             if problem:

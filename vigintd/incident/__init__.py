@@ -8,6 +8,7 @@ cameras or of the link host's inside.
 from vigintd.incident.audience import Audience
 from vigintd.incident.courier import Courier
 from vigintd.incident.desk import Desk
+from vigintd.incident.retention import Retention
 from vigintd.incident.story import Plan, Rooms, Story
 
-__all__ = ["Audience", "Courier", "Desk", "Plan", "Rooms", "Story"]
+__all__ = ["Audience", "Courier", "Desk", "Plan", "Retention", "Rooms", "Story"]

@@ -1,4 +1,4 @@
-"""Who is told of incidents, and what a host is told of one.
+"""Who is told of incidents, how soon, and what a host is told of one.
 
 Owns what is alike for every incident of this box, whatever its camera: a mail that was owed before a camera was
 taken out of the configuration can still be sent.
@@ -6,6 +6,7 @@ taken out of the configuration can still be sent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vigintd.model import Incident
@@ -14,21 +15,23 @@ from vigintd.publish import ClipRequest
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """The people who are told, in which language, and for how long their links live."""
+    """The people who are told, in which language, how soon, and for how long their links live."""
 
     site: str
     language: str
     """fr or en."""
     recipients: tuple[str, ...]
     expiry_h: float
+    text_after_s: float
+    """Without a playable link for so long after the detection, the alert goes without one."""
 
 
-def clip_request(incident: Incident, audience: Audience) -> ClipRequest:
-    """What a host is told of an incident; the same for the same incident, so that asking twice is harmless."""
+def clip_request(incident: Incident, audience: Audience, recipients: Sequence[str]) -> ClipRequest:
+    """What a host is told of an incident; a host that knows it already answers with the links it gave."""
     detection = incident.detection
     return ClipRequest(
         clip_id=incident.id,
-        recipients=audience.recipients,
+        recipients=recipients,
         expiry_h=audience.expiry_h,
         metadata={
             "site": audience.site,

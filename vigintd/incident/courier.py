@@ -1,14 +1,16 @@
 """Delivers the mails that the journal owes, newest first, a few at a time, until each is sent or given up.
 
-Owns the loop over owed mails and the making of an `Alert` from a row: the link is asked of the host when it is
-needed and never stored, the snapshot is read from the spool. What is owed when the daemon dies is delivered by
-the next one. A mail is tried again by `retry.verdict`, for at most `LIFE_S`.
+Owns the loop over owed mails, and what each says. That is decided when it is sent, not when it is owed: an alert
+has a link when one plays by then, and says why when none does; who was told without a link is owed a follow-up.
+The link is asked of the host each time and never stored, the snapshot is read from the spool. So what is owed when
+the daemon dies is delivered by the next one. A mail is tried again by `retry.verdict`, for at most `LIFE_S`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import math
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -16,28 +18,29 @@ from random import Random
 import structlog
 
 from vigintd.alert import Channel
-from vigintd.clock import Clock
+from vigintd.clock import Clock, any_set
 from vigintd.errors import PermanentError, TransientError
 from vigintd.incident.audience import Audience, clip_request
-from vigintd.journal import Effect, IncidentRow, Journal
+from vigintd.journal import Effect, EffectKind, IncidentRow, Journal, Owed
 from vigintd.model import Alert, AlertKind, Incident, NoVideo
 from vigintd.publish import Host
 from vigintd.redact import redacted
-from vigintd.retry import Backoff, GiveUp, verdict
+from vigintd.retry import Backoff, GiveUp, patiently, verdict
 from vigintd.spool import Spool
 
 log = structlog.get_logger(__name__)
 
-KIND = "mail"
+MAILS = (EffectKind.ALERT, EffectKind.FOLLOW_UP)
 LIFE_S = 5 * 86_400.0
 """RFC 5321, section 4.5.4.1: a client gives up after four to five days."""
 CONCURRENT = 4
 """Deliveries under way at once; what is due beyond that waits for one of them to end."""
 BACKOFF = Backoff(first_s=5, cap_s=900)
+JOURNAL_BACKOFF = Backoff(first_s=0.2, cap_s=30)
 
 
 class Courier:
-    """The one who delivers; `send` owes a mail and waits for its first attempt, `run` delivers for ever."""
+    """The one who delivers; `run` does so for ever, `tell` makes an incident's mails due now."""
 
     def __init__(
         self,
@@ -59,108 +62,158 @@ class Courier:
         self._random = random
         self._wake = asyncio.Event()
         self._under_way: set[str] = set()
-        self._first_attempts: dict[str, asyncio.Event] = {}
+        self._attempt_over = asyncio.Event()
+        """Set, and replaced, whenever an attempt has ended."""
 
-    async def send(self, incident_id: str, kind: AlertKind, recipient: str, no_video: NoVideo | None = None) -> None:
-        """Owe one recipient one alert; returns when it has been tried once, delivered or not.
-
-        The row stands before anything is tried. Owing the same alert again changes nothing.
-        """
-        key = f"{incident_id}/mail/{kind}/{recipient}"
-        tried = self._first_attempts.setdefault(key, asyncio.Event())
-        try:
-            effect = await self._journal.owe(
-                key, incident_id, KIND, {"kind": kind, "recipient": recipient, "no_video": no_video}
-            )
-            if effect.attempts:
+    async def tell(self, incident_id: str) -> None:
+        """Send what was never tried of an incident's mails now; returns when each was tried once, delivered or not."""
+        keys = {effect.key for kind in MAILS for effect in await self._journal.hasten(kind, incident_id)}
+        self._wake.set()
+        while True:
+            attempt_over = self._attempt_over  # before the look into the journal, so that no end is missed
+            row = await self._journal.incident(incident_id)
+            if row is None or not any(effect.key in keys and effect.attempts == 0 for effect in row.effects):
                 return
-            self._wake.set()
-            await tried.wait()
-        finally:
-            self._first_attempts.pop(key, None)
+            await attempt_over.wait()
+
+    def look(self) -> None:
+        """More is owed than there was: look again."""
+        self._wake.set()
+
+    async def tell_all(self) -> None:
+        """Send every alert that was never tried now, with or without its link: there may be no later."""
+        await self._journal.hasten(EffectKind.ALERT)
+        self._wake.set()
 
     async def run(self) -> None:
-        """Deliver what is owed, for ever."""
+        """Deliver what is owed, for ever; a journal that fails for a while only delays it."""
         async with asyncio.TaskGroup() as deliveries:
             while True:
-                await self.run_once(deliveries)
+                await self._surely(lambda: self.run_once(deliveries))
 
     async def run_once(self, deliveries: asyncio.TaskGroup) -> None:
         """Start what is due and can be started, then wait for more to come due or for a reason to look again."""
         self._wake.clear()
-        waiting = False
-        for effect in await self._journal.due(KIND):
+        for effect in await self._journal.due(*MAILS):
             if effect.key in self._under_way:
                 continue
             if len(self._under_way) >= CONCURRENT:
-                waiting = True
                 break
             self._under_way.add(effect.key)
             task = deliveries.create_task(self._deliver(effect), name=f"mail {effect.key}")
             task.add_done_callback(partial(self._ended, effect.key))
-        # What is under way or waits for a place is looked at again when a delivery ends.
-        delay_s = None if waiting or self._under_way else await self._until_due_s()
-        await self._woken(delay_s)
+        # What is under way, or waits for a place, is looked at again when a delivery ends.
+        await any_set(self._clock, self._wake, within_s=None if self._under_way else await self._until_due_s())
 
     def _ended(self, key: str, _delivery: asyncio.Task[None]) -> None:
         self._under_way.discard(key)
-        if tried := self._first_attempts.get(key):
-            tried.set()
+        self._attempt_over.set()
+        self._attempt_over = asyncio.Event()
         self._wake.set()
 
     async def _until_due_s(self) -> float | None:
-        next_try_at = await self._journal.next_try_at(KIND)
+        next_try_at = await self._journal.next_try_at(*MAILS)
         if next_try_at is None:
             return None
         return max(0.0, (next_try_at - self._clock.now()).total_seconds())
 
-    async def _woken(self, delay_s: float | None) -> None:
-        if delay_s is None:
-            await self._wake.wait()
-            return
-        waits = {asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(delay_s))}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(*waits, return_exceptions=True)
-
     async def _deliver(self, effect: Effect) -> None:
+        """Try one mail once, and write down how that went, however long the journal takes."""
+        said = {"incident": effect.incident_id, "recipient": effect.what}
         try:
-            await self._channel.send(await self._alert(effect))
+            alert = await self._alert(effect)
+            await self._channel.send(alert)
         except (TransientError, PermanentError) as error:
             await self._failed(effect, error)
         except Exception as error:  # a defect in one mail may not stop the others
-            log.exception("mail.failed", incident=effect.incident_id)
+            log.exception("mail.failed", **said)
             await self._failed(effect, TransientError(f"{type(error).__name__}: {error}"))
         else:
-            await self._journal.settle(effect.key)
-            log.info(
-                "mail.sent", incident=effect.incident_id, kind=effect.payload["kind"], recipient=effect.payload["recipient"]
-            )
+            log.info("mail.sent", kind=alert.kind.value, **said)
+            await self._surely(lambda: self._journal.settle(effect.key, self._follow_up(effect, alert)))
+            if alert.no_video is NoVideo.LATE:
+                await self._surely(lambda: self._hasten_if_playable(effect.incident_id))
+
+    def _follow_up(self, effect: Effect, alert: Alert) -> Owed | None:
+        """What is owed after an alert that had to go without its link: due when it plays, which the story will say."""
+        if alert.no_video is not NoVideo.LATE:
+            return None
+        return Owed(EffectKind.FOLLOW_UP, effect.what, due_at=self._clock.now() + timedelta(seconds=LIFE_S))
+
+    async def _hasten_if_playable(self, incident_id: str) -> None:
+        """The link may have come to play between the text and the row of its follow-up."""
+        row = await self._journal.incident(incident_id)
+        if row is not None and row.playable_at is not None:
+            await self._journal.hasten(EffectKind.FOLLOW_UP, incident_id)
 
     async def _failed(self, effect: Effect, error: TransientError | PermanentError) -> None:
         attempt = effect.attempts + 1
         age_s = (self._clock.now() - effect.owed_at).total_seconds()
         what_next = verdict(error, attempt=attempt, age_s=age_s, life_s=LIFE_S, backoff=BACKOFF, random=self._random)
-        said = {"incident": effect.incident_id, "recipient": effect.payload["recipient"], "attempt": attempt}
+        said = {"incident": effect.incident_id, "recipient": effect.what, "attempt": attempt}
         if isinstance(what_next, GiveUp):
-            await self._journal.bury(effect.key, redacted(what_next.reason))
-            log.error("mail.given_up", **said, error=what_next.reason)
+            reason = redacted(what_next.reason)
+            log.error("mail.given_up", **said, error=reason)
+            await self._surely(lambda: self._journal.bury(effect.key, reason))
         else:
             next_try_at = self._clock.now() + timedelta(seconds=what_next.delay_s)
-            await self._journal.postpone(effect.key, redacted(str(error)), next_try_at)
             log.warning("mail.postponed", **said, error=str(error), retry_in_s=round(what_next.delay_s, 1))
+            await self._surely(lambda: self._journal.postpone(effect.key, redacted(str(error)), next_try_at))
+
+    async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Read or write the journal for as long as it takes; a mail is under way until then, and not sent again."""
+        await patiently(
+            write,
+            clock=self._clock,
+            random=self._random,
+            backoff=JOURNAL_BACKOFF,
+            life_s=math.inf,
+            on_delay=lambda error, delay_s: log.error("courier.delayed", error=str(error), retry_in_s=round(delay_s, 1)),
+        )
+
+    # What a mail says
 
     async def _alert(self, effect: Effect) -> Alert:
         row = await self._journal.incident(effect.incident_id)
         if row is None:
             raise PermanentError(f"no incident {effect.incident_id} in the journal")
-        kind, recipient = AlertKind(effect.payload["kind"]), str(effect.payload["recipient"])
-        no_video = effect.payload["no_video"]
-        link, expires_at = (None, None) if kind is AlertKind.TEXT else await self._link(row.incident, recipient)
+        if effect.kind is EffectKind.FOLLOW_UP:
+            if row.playable_at is None:
+                raise PermanentError("the clip never came")
+            link, expires_at = await self._link(row.incident, effect.what)
+            return await self._worded(row, AlertKind.FOLLOW_UP, effect.what, link=link, expires_at=expires_at)
+        if row.playable_at is None:
+            no_video = row.incident.no_video or NoVideo.LATE
+            return await self._worded(row, AlertKind.TEXT, effect.what, no_video=no_video)
+        try:
+            link, expires_at = await self._link(row.incident, effect.what)
+        except PermanentError as error:
+            log.error("link.refused", incident=effect.incident_id, recipient=effect.what, error=str(error))
+            return await self._worded(row, AlertKind.TEXT, effect.what, no_video=NoVideo.REFUSED)
+        except TransientError:
+            if (self._clock.now() - effect.owed_at).total_seconds() < self._audience.text_after_s:
+                raise
+            return await self._worded(row, AlertKind.TEXT, effect.what, no_video=NoVideo.LATE)
+        return await self._worded(row, AlertKind.LINK, effect.what, link=link, expires_at=expires_at)
+
+    async def _link(self, incident: Incident, recipient: str) -> tuple[str, datetime | None]:
+        """Ask the host for this recipient's link alone: others may have come or gone since the clip was announced."""
+        publication = await self._host.create(clip_request(incident, self._audience, (recipient,)))
+        if recipient not in publication.links:
+            raise PermanentError(f"the host has no link of incident {incident.id} for {recipient}")
+        return publication.links[recipient], publication.expires_at
+
+    async def _worded(
+        self,
+        row: IncidentRow,
+        kind: AlertKind,
+        recipient: str,
+        *,
+        link: str | None = None,
+        expires_at: datetime | None = None,
+        no_video: NoVideo | None = None,
+    ) -> Alert:
+        parts = row.incident.parts
         return Alert(
             kind=kind,
             incident_id=row.incident.id,
@@ -172,19 +225,7 @@ class Courier:
             link=link,
             expires_at=expires_at,
             expiry_h=self._audience.expiry_h if link else None,
-            size_bytes=_finished_size_bytes(row),
-            no_video=NoVideo(no_video) if no_video else None,
+            size_bytes=sum(part.length_bytes for part in parts) if parts else None,
+            no_video=no_video,
             snapshot_jpeg=await self._spool.read_kept(row.incident.id, ".jpg"),
         )
-
-    async def _link(self, incident: Incident, recipient: str) -> tuple[str, datetime | None]:
-        """Ask the host for the recipient's link: asked with the same id, it answers the same."""
-        publication = await self._host.create(clip_request(incident, self._audience))
-        if recipient not in publication.links:
-            raise PermanentError(f"the host has no link of incident {incident.id} for {recipient}")
-        return publication.links[recipient], publication.expires_at
-
-
-def _finished_size_bytes(row: IncidentRow) -> int | None:
-    parts = row.incident.parts
-    return sum(part.length_bytes for part in parts) if parts else None

@@ -1,9 +1,9 @@
 """One incident from its first detection to its closed row.
 
-Owns the order of things: the row first; then, side by side, recording, publishing, the snapshot and telling
-people. Each of these *chapters* may fail without stopping the others: an alert is never hostage to a clip, nor
-a clip to a mail server. The incident ends `post_roll_s` after its last detection, or when the clip is
-`max_clip_s` long. Event loop only; what blocks is done by the rooms below.
+Owns the order of things: the row and the owed alerts first; then, side by side, recording, publishing, the snapshot
+and telling people. Each of these *chapters* may fail without stopping the others: an alert is never hostage to a
+clip, nor a clip to a mail server or a journal. The incident ends `post_roll_s` after its last detection, or when
+the clip is `max_clip_s` long. Event loop only; what blocks is done by the rooms below.
 """
 
 from __future__ import annotations
@@ -12,31 +12,37 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from vigintd.clip.recorder import ClipRecorder
 from vigintd.clip.snapshot import snapshot_jpeg
-from vigintd.clock import Clock
-from vigintd.errors import VigintdError
+from vigintd.clock import Clock, any_set, first_of
+from vigintd.errors import ClipError, PermanentError, TransientError, VigintdError
 from vigintd.incident.audience import Audience, clip_request
 from vigintd.incident.courier import Courier
-from vigintd.journal import Journal
-from vigintd.model import AlertKind, Detection, Incident, IncidentState, NoVideo, Packet, Risk, SealedPart
+from vigintd.journal import EffectKind, Journal, Owed
+from vigintd.model import Detection, Incident, IncidentState, NoVideo, Packet, Risk, SealedPart
 from vigintd.publish import Host
 from vigintd.publish.uploader import upload_part
 from vigintd.redact import redacted
-from vigintd.retry import Backoff, GiveUp, verdict
+from vigintd.retry import Backoff, patiently
 from vigintd.spool import PartFile, Spool
 
 log = structlog.get_logger(__name__)
 
-UPLOAD_BACKOFF = Backoff(first_s=1, cap_s=60)
+HOST_BACKOFF = Backoff(first_s=1, cap_s=60)
+JOURNAL_BACKOFF = Backoff(first_s=0.1, cap_s=5)
+OPENING_LIFE_S = 30.0
+"""For so long the incident's row is tried; a journal that cannot take it then has lost it, and the log says so."""
+ABSENCE_S = 3.0
+"""Without packets for so long before its end, a clip says that the camera was away."""
+
 _RISKS = (Risk.UNKNOWN, Risk.LOW, Risk.MEDIUM, Risk.HIGH)
 """Rising; a later detection may raise an incident's risk and never lowers it."""
-
 _STATES = tuple(IncidentState)
 
 
@@ -60,7 +66,6 @@ class Plan:
     pre_roll_s: float
     post_roll_s: float
     max_clip_s: float
-    text_after_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,24 @@ class Rooms:
     random: Random
 
 
+class _Outlook:
+    """Whether a link will play: not known, it does, or it never will; once known it stays."""
+
+    def __init__(self) -> None:
+        self.playable = asyncio.Event()
+        self.hopeless = asyncio.Event()
+        self.no_video: NoVideo | None = None
+
+    def plays(self) -> None:
+        if not self.hopeless.is_set():
+            self.playable.set()
+
+    def give_up(self, reason: NoVideo) -> None:
+        if not self.playable.is_set() and not self.hopeless.is_set():
+            self.no_video = reason
+            self.hopeless.set()
+
+
 class Story:
     """An incident under way. `run` it once; `extend` it by further detections; read `incident` at any time."""
 
@@ -86,21 +109,18 @@ class Story:
         self._plan = plan
         self._ring = ring
         self._rooms = rooms
-        self._opened_s = rooms.clock.monotonic_s()
         self._last_detection_s = detection.arrived_s
-        self._ended = False
+        self._is_stopped = False
+        """The camera will show nothing more."""
         self._parts: asyncio.Queue[PartFile | None] = asyncio.Queue()
         """Parts in order as they begin, then None; the recorder caps their number."""
-        self._playable = asyncio.Event()
-        self._hopeless = asyncio.Event()
-        """No link will play; `_no_video` says why."""
-        self._no_video: NoVideo | None = None
+        self._outlook = _Outlook()
         self._snapshot_over = asyncio.Event()
         """The snapshot is kept, or could not be had."""
 
     def extend(self, detection: Detection) -> bool:
         """Make the incident last longer for one more detection; False when it has ended already."""
-        if self._ended or self._rooms.clock.monotonic_s() >= self._end_s():
+        if self._is_stopped or self._rooms.clock.monotonic_s() >= self._end_s():
             return False
         self._last_detection_s = max(self._last_detection_s, detection.arrived_s)
         first = self.incident.detection
@@ -109,30 +129,40 @@ class Story:
         return True
 
     async def run(self) -> None:
-        """Live through the incident, from the row to the closed row."""
+        """Live through the incident, from the row to the closed row. Raises `JournalUnavailable` when there is no row."""
         # Of this task and of all it starts: every line of an incident says which one it is.
         structlog.contextvars.bind_contextvars(incident=self.incident.id, camera=self.incident.camera)
         try:
-            await self._rooms.journal.open_incident(self.incident)
+            await self._open()
             self.promised = True
         finally:
             self.acknowledged.set()
         log.info("incident.opened", type=self.incident.detection.type, detector=self.incident.detection.detector)
-        async with asyncio.TaskGroup() as chapters:
-            for chapter in (self._record, self._keep_snapshot, self._publish, self._tell):
-                chapters.create_task(self._guard(chapter), name=f"{chapter.__name__} {self.incident.id}")
+        chapters = {"record": self._record, "snapshot": self._keep_snapshot, "publish": self._publish, "tell": self._tell}
+        async with asyncio.TaskGroup() as tasks:
+            for name, chapter in chapters.items():
+                tasks.create_task(self._guard(name, chapter), name=f"{name} {self.incident.id}")
         await self._become(replace(self.incident, state=IncidentState.CLOSED))
         log.info("incident.closed", problem=self.incident.problem)
 
-    async def _guard(self, chapter: Callable[[], Awaitable[None]]) -> None:
+    async def _open(self) -> None:
+        """The row, and in the same commit every alert: due when the link plays, and at the latest in `text_after_s`."""
+        due_at = self._rooms.clock.now() + timedelta(seconds=self._plan.audience.text_after_s)
+        alerts = [Owed(EffectKind.ALERT, recipient, due_at) for recipient in self._plan.audience.recipients]
+        await self._patiently(
+            lambda: self._rooms.journal.open_incident(self.incident, alerts), backoff=JOURNAL_BACKOFF, life_s=OPENING_LIFE_S
+        )
+        self._rooms.courier.look()
+
+    async def _guard(self, name: str, chapter: Callable[[], Awaitable[None]]) -> None:
         """Let a chapter fail alone."""
         try:
             await chapter()
         except VigintdError as error:
-            log.error("incident.trouble", chapter=chapter.__name__.strip("_"), error=str(error))
+            log.error("incident.trouble", chapter=name, error=str(error))
             await self._become(replace(self.incident, problem=redacted(str(error))))
         except Exception as error:  # a defect in one chapter may not stop the others
-            log.exception("incident.trouble", chapter=chapter.__name__.strip("_"))
+            log.exception("incident.trouble", chapter=name)
             await self._become(replace(self.incident, problem=redacted(f"{type(error).__name__}: {error}")))
 
     # Recording
@@ -147,59 +177,59 @@ class Story:
         recorder = ClipRecorder(self._rooms.spool, self.incident.id, on_part=self._parts.put_nowait)
         sealed: tuple[SealedPart, ...] = ()
         try:
-            try:
-                partial = await self._pump(recorder)
-            except (VigintdError, OSError) as error:
-                partial = redacted(str(error))
-                log.error("clip.cut", error=partial)
-            # What was written before the trouble is evidence too.
-            self._ended = True
+            partial = await self._pump(recorder)
             sealed = await recorder.seal(partial=partial)
         finally:
-            self._ended = True
+            # Closed without a seal, a part tells whoever uploads it that there will be no more.
             await recorder.aclose()
             self._parts.put_nowait(None)
             if not sealed:
-                self._give_up_video(NoVideo.UNRECORDED)
+                self._outlook.give_up(NoVideo.UNRECORDED)
         await self._become(replace(self.incident, state=IncidentState.SEALED, parts=sealed, ended_at=self._rooms.clock.now()))
         log.info("clip.sealed", parts=len(sealed), size_bytes=sum(part.length_bytes for part in sealed))
 
     async def _pump(self, recorder: ClipRecorder) -> str:
-        """Move packets from the ring into the clip; answers why it ended early, or nothing."""
-        clock, partial = self._rooms.clock, ""
+        """Move packets from the ring into the clip until the incident's end; answers what is missing, or nothing.
+
+        The end is a packet's arrival, not the time it is read: what the ring holds already is written also when the
+        detection, or an encoder, came late.
+        """
+        clock, trouble, last_s = self._rooms.clock, "", self.incident.detection.arrived_s
         upcoming: asyncio.Future[list[Packet] | None] | None = None
         async with aclosing(self._ring.follow(self.incident.detection.arrived_s - self._plan.pre_roll_s)) as batches:
             try:
-                while (left_s := self._end_s() - clock.monotonic_s()) > 0:
+                while True:
                     upcoming = upcoming or asyncio.ensure_future(anext(batches, None))
-                    if not await self._within(upcoming, left_s):
-                        continue
+                    left_s = max(0.0, self._end_s() - clock.monotonic_s())
+                    if not await first_of(clock, upcoming, within_s=left_s):
+                        if clock.monotonic_s() < self._end_s():
+                            continue  # it was extended meanwhile
+                        absent = self._end_s() - last_s > ABSENCE_S
+                        return trouble or ("the camera was away at the end" if absent else "")
                     batch, upcoming = upcoming.result(), None
                     if batch is None:
-                        partial = "the camera was stopped"
-                        break
-                    await recorder.write(batch)
-                    await self._recording(recorder)
+                        self._is_stopped = True
+                        return trouble or "the camera was stopped"
+                    end_s, last_s = self._end_s(), batch[-1].arrived_s
+                    trouble = await self._write(recorder, [p for p in batch if p.arrived_s < end_s]) or trouble
+                    if last_s >= end_s:
+                        return trouble
             finally:
                 if upcoming is not None:
                     upcoming.cancel()
                     await asyncio.gather(upcoming, return_exceptions=True)
-        return partial
 
-    async def _within(self, upcoming: asyncio.Future[list[Packet] | None], seconds: float) -> bool:
-        """Is it there within so many seconds? It is left waiting when it is not."""
-        timer: asyncio.Future[Any] = asyncio.ensure_future(self._rooms.clock.sleep(seconds))
+    async def _write(self, recorder: ClipRecorder, packets: list[Packet]) -> str:
+        """Write what can be written; answers what went wrong. The incident goes on: the next write may succeed."""
         try:
-            await asyncio.wait({upcoming, timer}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-        return upcoming.done()
-
-    async def _recording(self, recorder: ClipRecorder) -> None:
-        """After the first write: say how much pre-roll there really is."""
+            await recorder.write(packets)
+        except (OSError, ClipError, TransientError) as error:
+            log.error("clip.damaged", error=str(error))
+            return redacted(str(error))
         if self.incident.pre_roll_s is None and recorder.started_s is not None:
             pre_roll_s = max(0.0, self.incident.detection.arrived_s - recorder.started_s)
             await self._become(replace(self.incident, state=IncidentState.RECORDING, pre_roll_s=round(pre_roll_s, 3)))
+        return ""
 
     # The snapshot
 
@@ -209,7 +239,7 @@ class Story:
             moment_s = self.incident.detection.arrived_s
             jpeg = await snapshot_jpeg(self._ring.since(moment_s), moment_s)
             await self._rooms.spool.keep(self.incident.id, ".jpg", jpeg)
-        except VigintdError as error:
+        except (VigintdError, OSError) as error:
             log.warning("snapshot.missing", error=str(error))
         finally:
             self._snapshot_over.set()
@@ -226,7 +256,7 @@ class Story:
                 published += 1
             await self._conclude()
         except Exception:
-            self._give_up_video(NoVideo.REFUSED)
+            self._outlook.give_up(NoVideo.REFUSED)
             raise
         if published:
             await self._become(replace(self.incident, state=IncidentState.PUBLISHED))
@@ -234,12 +264,18 @@ class Story:
 
     async def _announce(self) -> None:
         """Tell the host that a clip is coming, so that its link is known before the first fragment."""
-        await self._patiently(lambda: self._rooms.host.create(clip_request(self.incident, self._plan.audience)))
+        audience = self._plan.audience
+
+        async def announce() -> None:
+            if self._outlook.no_video is NoVideo.UNRECORDED:
+                raise PermanentError("nothing was recorded")
+            await self._rooms.host.create(clip_request(self.incident, audience, audience.recipients))
+
+        await self._patiently(announce, backoff=HOST_BACKOFF, life_s=self._life_s)
 
     async def _upload(self, part: PartFile) -> None:
         """Bring one part to the host; the row is settled when the host has checked the hash."""
-        key = f"{self.incident.id}/upload/{part.index}"
-        await self._rooms.journal.owe(key, self.incident.id, "upload", {"part": part.index})
+        effect = await self._rooms.journal.owe(self.incident.id, Owed(EffectKind.UPLOAD, str(part.index)))
         try:
             await upload_part(
                 self._rooms.host,
@@ -247,100 +283,72 @@ class Story:
                 part,
                 clock=self._rooms.clock,
                 random=self._rooms.random,
-                backoff=UPLOAD_BACKOFF,
+                backoff=HOST_BACKOFF,
                 life_s=self._life_s,
                 on_accepted=lambda offset_bytes: self._accepted(part, offset_bytes),
             )
-        except VigintdError as error:
-            await self._rooms.journal.bury(key, redacted(str(error)))
+        except (VigintdError, OSError) as error:
+            await self._rooms.journal.bury(effect.key, redacted(str(error)))
             raise
-        await self._rooms.journal.settle(key)
-        self._playable.set()
+        self._outlook.plays()
+        await self._rooms.journal.settle(effect.key)
 
     def _accepted(self, part: PartFile, offset_bytes: int) -> None:
         """Note that the host holds so much; a link plays from the first fragment behind the header on."""
         if self._rooms.host.capabilities.playable_at == "first_fragment" and len(part.fragments) > 1:
             first = part.fragments[1]
             if offset_bytes >= first.offset_bytes + first.length_bytes:
-                self._playable.set()
+                self._outlook.plays()
 
     async def _conclude(self) -> None:
         """Tell the host what the incident has become, and that no part will follow."""
         detection = self.incident.detection
         become = {"ended": True, "risk": detection.risk.value, "detections": self.incident.detections}
-        await self._patiently(lambda: self._rooms.host.update(self.incident.id, become))
-
-    async def _patiently(self, call: Callable[[], Awaitable[object]]) -> None:
-        """Do it, again after each transient failure, for as long as the link would live."""
-        began_s, attempt = self._rooms.clock.monotonic_s(), 0
-        while True:
-            try:
-                await call()
-            except VigintdError as error:
-                attempt += 1
-                age_s = self._rooms.clock.monotonic_s() - began_s
-                what_next = verdict(
-                    error, attempt=attempt, age_s=age_s, life_s=self._life_s, backoff=UPLOAD_BACKOFF, random=self._rooms.random
-                )
-                if isinstance(what_next, GiveUp):
-                    raise
-                log.warning("host.postponed", error=str(error), attempt=attempt, retry_in_s=round(what_next.delay_s, 1))
-                await self._rooms.clock.sleep(what_next.delay_s)
-            else:
-                return
+        await self._patiently(
+            lambda: self._rooms.host.update(self.incident.id, become), backoff=HOST_BACKOFF, life_s=self._life_s
+        )
 
     @property
     def _life_s(self) -> float:
         """For how long publishing is tried: a link that has expired helps nobody."""
         return self._plan.audience.expiry_h * 3600
 
-    def _give_up_video(self, reason: NoVideo) -> None:
-        """Make it known that no link will play."""
-        if not self._playable.is_set() and self._no_video is None:
-            self._no_video = reason
-            self._hopeless.set()
-
     # Telling people
 
     async def _tell(self) -> None:
-        """Mail the link as soon as it plays; without one in time, the text, and the link when it comes."""
-        waited_s = self._rooms.clock.monotonic_s() - self._opened_s
-        in_time = await self._any(self._playable, self._hopeless, within_s=self._plan.text_after_s - waited_s)
-        if self._playable.is_set():
-            await self._send(AlertKind.LINK)
-            return
-        await self._send(AlertKind.TEXT, self._no_video if in_time and self._no_video else NoVideo.LATE)
-        await self._any(self._playable, self._hopeless)
-        if self._playable.is_set():
-            await self._send(AlertKind.FOLLOW_UP)
-
-    async def _send(self, kind: AlertKind, no_video: NoVideo | None = None) -> None:
-        """Owe every recipient this alert; returns when each was tried once."""
-        if self._playable.is_set():
-            await self._rooms.journal.record_playable(self.incident.id)
+        """Have the alerts sent as soon as it is known whether a link plays; the courier sends them in time without that."""
+        await any_set(self._rooms.clock, self._outlook.playable, self._outlook.hopeless)
         await self._snapshot_over.wait()
-        async with asyncio.TaskGroup() as mails:
-            for recipient in self._plan.audience.recipients:
-                mails.create_task(self._rooms.courier.send(self.incident.id, kind, recipient, no_video))
-
-    async def _any(self, *events: asyncio.Event, within_s: float | None = None) -> bool:
-        """Wait for any of them, at most so many seconds (None: for ever); False when none was set in time."""
-        waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(event.wait()) for event in events}
-        timer = asyncio.ensure_future(self._rooms.clock.sleep(max(0.0, within_s))) if within_s is not None else None
-        try:
-            await asyncio.wait(waits | {timer} if timer else waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            if timer:
-                timer.cancel()
-        return any(event.is_set() for event in events)
+        if self._outlook.playable.is_set():
+            log.info("incident.playable")
+            await self._patiently(
+                lambda: self._rooms.journal.record_playable(self.incident.id), backoff=JOURNAL_BACKOFF, life_s=self._life_s
+            )
+        else:
+            await self._become(replace(self.incident, no_video=self._outlook.no_video))
+        await self._rooms.courier.tell(self.incident.id)
 
     # The row
 
     async def _become(self, incident: Incident) -> None:
-        """Change the incident, here and in the journal; its state only ever moves on."""
+        """Change the incident, here and in the journal; its state only ever moves on.
+
+        A journal that cannot take it stops nothing: the next change writes everything again.
+        """
         if _STATES.index(incident.state) < _STATES.index(self.incident.state):
             incident = replace(incident, state=self.incident.state)
         self.incident = incident
-        await self._rooms.journal.record_incident(incident)
+        try:
+            await self._rooms.journal.record_incident(incident)
+        except TransientError as error:
+            log.error("incident.unwritten", state=incident.state.value, error=str(error))
+
+    async def _patiently(self, call: Callable[[], Awaitable[object]], *, backoff: Backoff, life_s: float) -> None:
+        await patiently(
+            call,
+            clock=self._rooms.clock,
+            random=self._rooms.random,
+            backoff=backoff,
+            life_s=life_s,
+            on_delay=lambda error, delay_s: log.warning("incident.delayed", error=str(error), retry_in_s=round(delay_s, 1)),
+        )
