@@ -285,9 +285,7 @@ def _sole_owner(state_dir: Path) -> Iterator[None]:
     try:
         lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise PermanentError(
-            f"{state_dir / 'lock'}: cannot be written: {error.strerror}; does it belong to somebody else?"
-        ) from error
+        raise PermanentError(f"{state_dir / 'lock'}: {error.strerror}; does it belong to somebody else?") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
