@@ -19,8 +19,14 @@ _MIN_SECRET_LENGTH = 4
 # even where that swallows a harmless path.
 _USERINFO = re.compile(r"(?<=://)(?:[^\s/:@]{0,200}:\S{0,500}|[^\s/@]{1,200}(?:@[^\s/@]{1,200}){0,3})(?=@)")
 _NAMES = r"(?:token|api[_-]?key|password|passwd|secret)"
+# After a bare `name:` only what stands in quotes is a value; the rest is a sentence, such as "mail.password: is required".
 _TOKEN = re.compile(
-    rf"(?i)({_NAMES}(?:=|%3D|['\"]?\s?:\s?|\s?=\s?(?=['\"])))('[^'\n]*'|\"[^\"\n]*\"|[^\s&'\",}}]+)",
+    rf"(?i)({_NAMES}(?:=|%3D|['\"]\s?:\s?|\s?[:=]\s?(?=['\"])))"
+    r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|['"]?[^\s&'",}]+)""",
+)
+_HEADER = re.compile(
+    rf"(?i)\b((?:x-(?:[a-z]+-)*{_NAMES})\s?:\s?)[^\s'\",]+"
+    r"""|\b((?:proxy-)?authorization\s?:\s?)[^\s'"][^\r\n'"]*"""
 )
 _SECRET_NAME = re.compile(rf"(?i)(?:^|_|-){_NAMES}$")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
@@ -48,6 +54,7 @@ def redacted(text: str) -> str:
     """`text` without credentials in URLs, tokens in queries, bearer keys and registered secrets."""
     text = _USERINFO.sub(MASK, text)
     text = _TOKEN.sub(rf"\g<1>{MASK}", text)
+    text = _HEADER.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
     text = _BEARER.sub(rf"\g<1> {MASK}", text)
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)

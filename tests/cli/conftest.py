@@ -36,6 +36,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.triggered: list[tuple[object, ...]] = []
+        self.known: list[dict[str, object]] = [INCIDENT, INCIDENT | {"mailed_at": None, "at": "unknown"}]
 
     async def trigger(self, camera, *, type, risk, confidence, text):  # noqa: A002
         if camera != "entree":
@@ -44,10 +45,10 @@ class Answers:
         return INCIDENT["id"]
 
     async def incidents(self, limit):
-        return [INCIDENT, INCIDENT | {"mailed_at": None, "at": "unknown"}][:limit]
+        return self.known[:limit]
 
     async def incident(self, incident_id):
-        return INCIDENT if incident_id == INCIDENT["id"] else None
+        return next((incident for incident in self.known if incident["id"] == incident_id), None)
 
     async def status(self):
         return {}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vigintd.cli import check as check_module
-from vigintd.cli.check import AT_ONCE, Finding, Probes, State, examine, probe_host
+from vigintd.cli.check import AT_ONCE, Finding, Probes, State, examine, probe_folders, probe_host
 from vigintd.config import Settings, load
 from vigintd.errors import DetectorError, HostRefused, HostUnavailable, MailRefused, MailUnavailable, PermanentError, StreamLost
 
@@ -34,7 +37,29 @@ def fails(error: Exception) -> Probe:
     return probe
 
 
-GOOD = Probes(camera=answers("h264 1920x1080"), detector=answers("motion"), host=answers("listens"), mail=answers("STARTTLS"))
+@contextmanager
+def as_nobody(*folders: Path) -> Iterator[None]:
+    """Be a user without rights where the tests run as root; the last of `folders` is closed, those before are open."""
+    folders[-1].chmod(0)
+    for folder in folders[:-1]:
+        folder.chmod(0o777)
+    uid = os.geteuid()
+    if uid == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(uid)
+        folders[-1].chmod(0o700)
+
+
+GOOD = Probes(
+    camera=answers("h264 1920x1080"),
+    detector=answers("motion"),
+    folders=answers("can be written"),
+    host=answers("listens"),
+    mail=answers("STARTTLS"),
+)
 
 
 @pytest.fixture
@@ -51,6 +76,7 @@ async def test_everything_that_is_configured_is_tried(settings):
     """In the order of the file, with what was found."""
     assert await examine(settings, GOOD) == [
         Finding("configuration", State.OK, "no fault"),
+        Finding("folders", State.OK, "can be written"),
         Finding("camera entree", State.OK, "h264 1920x1080"),
         Finding("detector mouvement of entree", State.OK, "motion"),
         Finding("host linkhost", State.OK, "listens"),
@@ -76,9 +102,10 @@ async def test_everything_that_is_configured_is_tried(settings):
         ("camera", "camera", StreamLost("x", reason="not_found"), "correct the path in cameras.entree.url"),
         ("camera", "camera", StreamLost("x", reason="garbage"), "choose H.264"),
         ("detector", "detector", DetectorError("x"), "correct [detectors.mouvement]"),
-        ("host", "host", PermanentError("x"), "correct linkhost.listen or state_dir"),
+        ("folders", "folders", PermanentError("x"), "correct state_dir or runtime_dir"),
+        ("host", "host", PermanentError("x"), "correct linkhost.listen"),
         ("mail", "mail", MailUnavailable("x"), "correct mail.server, mail.port and mail.security"),
-        ("mail", "mail", MailRefused("x"), "correct mail.username, mail.sender or the password"),
+        ("mail", "mail", MailRefused("x"), "ask who runs the mail server what its answer means"),
     ],
 )
 async def test_what_fails_comes_with_advice(settings, what, probe, error, todo):
@@ -86,6 +113,28 @@ async def test_what_fails_comes_with_advice(settings, what, probe, error, todo):
     finding = await of(what, settings, **{probe: fails(error)})
     assert (finding.state, finding.result) == (State.FAILED, "x")
     assert finding.todo.startswith(todo)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        'the mail server h:25 offers no STARTTLS, and nothing was sent in the clear: write security = "tls"',
+        "the mail server h:25 offers no log-in that vigintd knows: leave mail.username and mail.password out",
+        "the mail server h:25 refused the user name or password (535 no): check mail.username and the credential",
+        "the mail server h:25 refused the sender a@b (550 no): use the account's own address as mail.sender",
+    ],
+)
+async def test_an_error_that_advises_already_is_not_contradicted(settings, sentence):
+    """One thing to do, where it is said best."""
+    assert await of("mail", settings, mail=fails(MailRefused(sentence))) == Finding(
+        "mail server localhost", State.FAILED, sentence
+    )
+
+
+async def test_an_authority_that_cannot_be_read_is_the_key_to_correct(settings):
+    """Not the server's address."""
+    error = MailUnavailable("mail.ca_file /x.pem is no readable PEM file: No such file or directory")
+    assert (await of("mail", settings, mail=fails(error))).todo == "correct mail.ca_file"
 
 
 @pytest.mark.parametrize(("error", "todo"), [(HostRefused("x"), "give the key"), (HostUnavailable("x"), "correct publish.url")])
@@ -109,7 +158,7 @@ async def test_one_probes_fault_does_not_hide_what_the_others_found(settings):
     assert findings[-1] == Finding(
         "mail server localhost", State.FAILED, "RuntimeError: boom", "report this; it is a fault in vigintd"
     )
-    assert [finding.state for finding in findings[:-1]] == [State.OK] * 4
+    assert [finding.state for finding in findings[:-1]] == [State.OK] * 5
 
 
 async def test_a_probe_that_hangs_is_left_behind(settings):
@@ -119,7 +168,7 @@ async def test_a_probe_that_hangs_is_left_behind(settings):
         await asyncio.Event().wait()
 
     findings = await examine(settings, replace(GOOD, camera=hangs), patience_s=0.01)
-    assert findings[1] == Finding(
+    assert findings[2] == Finding(
         "camera entree", State.FAILED, "no answer within 0.01 s", "see whether it can be reached from here at all"
     )
 
@@ -167,9 +216,7 @@ class TestBuiltInHost:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        line = await probe_host(self.at(settings, listen=f"127.0.0.1:{port}"))
-        assert line == f"can listen on 127.0.0.1:{port}; {short_path}/state can be written"
-        assert not settings.state_dir.exists()
+        assert await probe_host(self.at(settings, listen=f"127.0.0.1:{port}")) == f"can listen on 127.0.0.1:{port}"
 
     async def test_an_address_that_is_taken(self, settings, taken):
         """By another program."""
@@ -181,14 +228,47 @@ class TestBuiltInHost:
         with pytest.raises(PermanentError, match="this machine has no such address"):
             await probe_host(self.at(settings, listen="192.0.2.1:8443"))
 
-    async def test_a_state_folder_that_cannot_be(self, settings, config):
-        """Told with the key that names it."""
-        with pytest.raises(PermanentError, match="set state_dir"):
-            await probe_host(settings.model_copy(update={"state_dir": config / "state", "runtime_dir": config.parent}))
-
     async def test_a_daemon_that_runs_already(self, settings, daemon):
         """It holds the address, and that is right."""
         assert await probe_host(settings) == "a vigintd runs here and serves it"
+
+
+class TestFolders:
+    async def test_folders_that_can_be_made(self, settings, short_path):
+        """Nothing is left behind."""
+        assert await probe_folders(settings) == f"{short_path}/state and {short_path}/state/run can be written"
+        assert not settings.state_dir.exists()
+
+    @pytest.mark.parametrize("key", ["state_dir", "runtime_dir"])
+    async def test_a_folder_that_cannot_be(self, settings, config, key):
+        """Told with the key that names it, and with what stands in its way."""
+        with pytest.raises(PermanentError, match=rf"{config}/x: {config} is no folder; set {key}"):
+            await probe_folders(settings.model_copy(update={"runtime_dir": config.parent, key: config / "x"}))
+
+    @pytest.mark.parametrize("key", ["state_dir", "runtime_dir"])
+    async def test_a_folder_that_this_user_may_not_look_into(self, settings, short_path, key):
+        """A sentence, and what to do; the nearest folder that can be seen is asked."""
+        closed = short_path / "closed"
+        (closed / "x").mkdir(parents=True)
+        settings = settings.model_copy(update={"runtime_dir": short_path, key: closed / "x"})
+        with as_nobody(short_path, closed), pytest.raises(PermanentError) as caught:
+            await probe_folders(settings)
+        told = f"{closed}/x: this user may not write there; run check as root (sudo), or set {key}"
+        assert str(caught.value) == told
+        finding = await of("folders", settings, folders=fails(caught.value))
+        assert (finding.result, finding.todo) == (told, "")
+
+    async def test_a_runtime_folder_whose_name_is_too_long_for_a_socket(self, settings, short_path):
+        """Told before the daemon fails on it, once."""
+        settings = settings.model_copy(update={"runtime_dir": short_path / ("x" * 100)})
+        finding = await of("folders", settings, folders=probe_folders)
+        assert finding.state is State.FAILED
+        assert finding.result.endswith("set runtime_dir to a shorter folder")
+        assert finding.todo == ""
+
+    async def test_a_daemon_that_runs_already(self, settings, daemon):
+        """Who asks need not be able to write there."""
+        assert await probe_folders(settings) == "a vigintd runs here and uses them"
 
 
 class TestCommand:
@@ -205,13 +285,28 @@ class TestCommand:
         assert re.search(r"links +! note", done.stdout)
 
     def test_something_fails(self, vigintd, config, tries_with):
-        """What, why and what to do on one row, and 1."""
+        """What, why and what to do on one row, and 1; no blanks at the ends of rows."""
         tries_with(replace(GOOD, camera=fails(StreamLost("[b]camera entree: nothing listens there", reason="refused"))))
         done = vigintd("check", "--config", config)
         assert done.exit_code == 1
         assert re.search(
             r"camera entree +✗ failed +\[b\]camera entree: nothing listens there +see that the camera is on", done.stdout
         )
+        assert not re.search(r" $", done.stdout, re.MULTILINE)
+
+    @pytest.mark.parametrize("columns", [40, 80, 99, 100, 120])
+    def test_nothing_is_cut_on_a_narrow_terminal(self, vigintd, config, tries_with, columns):
+        """Below 100 columns each finding is a line, and what to do another; the longest word is whole somewhere."""
+        path = "/srv/" + "x" * 90
+        tries_with(replace(GOOD, folders=fails(PermanentError(f"{path}: no folder"))))
+        done = vigintd("check", "--config", config, env={"COLUMNS": str(columns)})
+        assert "…" not in done.stdout
+        assert all(len(line) <= columns for line in done.stdout.splitlines())
+        assert done.stdout.count("x") >= 90
+        lines = columns < 100
+        assert ("✗ failed folders:" in done.stdout) is lines
+        assert ("  → correct state_dir or runtime_dir\n" in done.stdout) is lines
+        assert ("what to do" in done.stdout) is not lines
 
     def test_in_json(self, vigintd, config, tries_with):
         """The same for a program."""
@@ -219,7 +314,7 @@ class TestCommand:
         done = vigintd("check", "--json", "--config", config)
         answer = json.loads(done.stdout)
         assert (done.exit_code, answer["ok"]) == (1, False)
-        assert answer["findings"][4] == {
+        assert answer["findings"][5] == {
             "what": "mail server localhost",
             "state": "failed",
             "result": "no answer",

@@ -107,6 +107,19 @@ class TestAsking:
         assert await client.incident("../status?x#y") is None
         assert await client.status() == {"cameras": {}}
 
+    async def test_an_incident_is_found_by_the_beginning_of_its_id(self, client, daemon, monkeypatch):
+        """Where only one begins so; the same one listed twice is one."""
+        assert await client.incident_like("0d9F5e4e") == INCIDENT
+        assert await client.incident_like("1") is None
+        assert await client.incident_like("") is None
+
+        async def several(_limit):
+            return [{"id": f"0d{number}"} for number in range(5)]
+
+        monkeypatch.setattr(daemon, "incidents", several)
+        with pytest.raises(ControlError, match="5 incidents begin with 0d: 0d0, 0d1, 0d2, …; write more of the id"):
+            await client.incident_like("0d")
+
     async def test_many_ask_at_once(self, client):
         """Each question has a connection of its own."""
         assert len(await asyncio.gather(*(client.trigger("entree") for _ in range(50)))) == 50

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from vigintd.config import Settings, is_loopback, load, load_places, secrets_of
+from vigintd.detect.motion import options_from
 from vigintd.errors import ConfigError, Fault
 
 EXAMPLE = Path(__file__).parents[2] / "vigintd.toml.example"
@@ -45,6 +48,19 @@ def written(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """Make the system refuse one of `Path`'s methods, as it refuses a user who is not root."""
+
+    def refuse(method: str) -> None:
+        def refused(_path: Path) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(Path, method, refused)
+
+    return refuse
 
 
 def faults_of(path: Path, **environ: str) -> list[Fault]:
@@ -90,6 +106,63 @@ def test_a_folder_in_place_of_the_file_is_told(tmp_path):
     """Whatever the system refuses is said in its words."""
     (fault,) = faults_of(tmp_path)
     assert "cannot be read" in fault.problem
+
+
+def test_a_file_that_only_root_can_read_says_so(written, refusing):
+    """With the way out; the user need not know what errno 13 is."""
+    refusing("read_bytes")
+    (fault,) = faults_of(written(GOOD))
+    assert fault.problem == "cannot be read: Permission denied; run it as root (sudo)?"
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    """Some editors put one before UTF-8."""
+    path = tmp_path / "vigintd.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load(path, environ={}).site == "Boutique Rivoli"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('["gardien@exemple.fr"]', "[]", "mail.recipients: needs at least one address"),
+        ('["gardien@exemple.fr"]', "[5]", "mail.recipients.0: should be text in quotes"),
+        ('["gardien@exemple.fr"]', '"gardien@exemple.fr"', 'mail.recipients: should be a list, such as ["one", "two"]'),
+        ('["gardien@exemple.fr"]', str(["a@b"] * 51), "mail.recipients: has more than 50"),
+        ("[cameras.entree]", "[cameras]", "cameras.url: should be a section: [cameras.NAME]"),
+        ("[cameras.entree]", "[[cameras]]", "cameras: should be one section for each: write [cameras.NAME]"),
+        ("[cameras.entree]", "[[cameras.entree]]", "cameras.entree: should be a section: [cameras.NAME]"),
+        ("[mail]", "[[mail]]", "mail: should be a section: [mail]"),
+        ("[mail]", "[mail]\nport = true", "mail.port: should be a whole number"),
+        ("[mail]", '[mail]\nport = "often"', "mail.port: should be a whole number"),
+        ("[mail]", "[mail]\nport = 2.5", "mail.port: should be a whole number"),
+        ("[mail]", "[mail]\ntimeout_s = true", "mail.timeout_s: should be a number"),
+        ("[mail]", '[mail]\ntimeout_s = "soon"', "mail.timeout_s: should be a number"),
+        ("[mail]", "[mail]\nca_file = 5", "mail.ca_file: should be text in quotes"),
+        ("[mail]", "[mail]\nusername = 5", "mail.username: should be text in quotes"),
+        ('"Boutique Rivoli"', f'"{"x" * 201}"', "site: should have at most 200 characters"),
+        ('"Boutique Rivoli"', '"b"\nlanguage = "de"', "language: should be 'fr' or 'en'"),
+        ('"Boutique Rivoli"', '"b"\nstate_dir = "state"', "state_dir: write an absolute path, such as /var/lib/vigintd"),
+        ('"Boutique Rivoli"', '"b"\nruntime_dir = "run"', "runtime_dir: write an absolute path, such as /var/lib/vigintd"),
+        ("rtsp://10.0.0.11/main", "file://video.mp4", "cameras.entree.url: write file:///ABSOLUTE/PATH"),
+        ("rtsp://10.0.0.11/main", "file:video.mp4", "cameras.entree.url: write file:///ABSOLUTE/PATH"),
+        ("rtsp://10.0.0.11/main", "v4l2://dev/video0", "cameras.entree.url: write v4l2:///dev/video0"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words_and_once(written, old, new, said):
+    """No word of the validator's reaches a person, and a key is told once."""
+    path = written(GOOD, old, new)
+    told = [str(fault).removeprefix(f"{path}: ") for fault in faults_of(path)]
+    assert said in told
+    # What is no section leaves other keys without theirs; of the key itself one thing is said.
+    assert len([line for line in told if line.startswith(said.split(":")[0] + ":")]) == 1
+    assert not any(word in line for line in told for word in ("Input", "String", "Tuple", "valid", "instance", "dictionary"))
+
+
+@pytest.mark.parametrize("url", ["file:///srv/video.mp4", "file://localhost/srv/video.mp4", "v4l2:///dev/video0"])
+def test_sources_on_this_machine_are_named_by_absolute_paths(written, url):
+    """As the example shows them."""
+    assert load(written(GOOD, "rtsp://10.0.0.11/main", url), environ={}).cameras["entree"].url == url
 
 
 def test_the_environment_may_name_the_file(written):
@@ -244,6 +317,38 @@ class TestLayers:
         (fault,) = faults_of(path, CREDENTIALS_DIRECTORY=str(credentials))
         assert (fault.where, fault.key) == (str(credentials / "vigintd_mail__port"), "mail.port")
 
+    def test_credentials_beside_the_file_are_read_where_no_service_manager_gives_them(self, written, tmp_path):
+        """A person who tries the configuration sees what the service will see."""
+        path = written(GOOD + 'username = "f"\n')
+        credentials = tmp_path / "credentials"
+        credentials.mkdir()
+        for left in (".mail__password.swp", "mail__password~"):
+            (credentials / left).write_text("x")
+        (credentials / "mail__password").write_text("mot de passe\n")
+        assert load(path, environ={}).mail.password == SecretStr("mot de passe")
+        (credentials / "mail__password").rename(credentials / "vigintd_mail__password")
+        assert load(path, environ={}).mail.password == SecretStr("mot de passe")
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        assert [fault.key for fault in faults_of(path, CREDENTIALS_DIRECTORY=str(elsewhere))] == ["mail.password"]
+
+    def test_credentials_that_only_root_can_read_keep_no_command_from_the_daemon(self, written, tmp_path, refusing):
+        """Who needs them is told; who needs only the socket is not."""
+        path = written(GOOD)
+        refusing("iterdir")
+        (fault,) = faults_of(path)
+        assert str(fault) == f"{tmp_path}/credentials: cannot be read: Permission denied; run it as root (sudo)?"
+        assert load_places(path, environ={}).runtime_path == Path("/var/lib/vigintd/run")
+
+    def test_a_slip_in_a_variables_name_is_told(self, written):
+        """With the near one; variables that are no settings are known."""
+        names = ("CONFIG", "TEST_CLOCK_FILE", "FAILPOINTS", "FOOTAGE", "TEST_SHOTS")
+        others = {f"VIGINTD_{name}": "x" for name in names}
+        assert faults_of(written(GOOD), VIGINTD_SIT="x", VIGINTD_MIAL__PORT="25", **others) == [
+            Fault("VIGINTD_SIT", "sit", "is not a known key; did you mean site?"),
+            Fault("VIGINTD_MIAL__PORT", "mial.port", "is not a known key; did you mean mail?"),
+        ]
+
     def test_a_whole_camera_may_come_from_the_environment(self, written):
         """Lists are JSON there."""
         path = written(GOOD)
@@ -350,6 +455,14 @@ class TestExample:
         settings = load(EXAMPLE, environ={})
         assert settings.site == "Boutique Rivoli"
         assert settings.linkhost.public_url == "https://videos.exemple.fr"
+
+    def test_every_option_of_motion_is_in_it_with_its_default(self):
+        """What is shown behind # is what happens without it."""
+        text = EXAMPLE.read_text(encoding="utf-8")
+        shown = tomllib.loads(re.sub(r"(?m)^# ?(?=[a-z_]+ = |\[)", "", text))["detectors"]["mouvement"]
+        assert shown.keys() == {"kind", "sensitivity", "min_area", "min_duration_s", "risk"}
+        shown.pop("kind")
+        assert options_from(shown, "fr") == options_from({}, "fr")
 
     def test_every_key_is_in_it_and_every_commented_one_shows_its_default(self):
         """Nobody looks for a key elsewhere, and no default is told wrong."""

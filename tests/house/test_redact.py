@@ -32,7 +32,12 @@ def _no_registered_secrets(monkeypatch):
         "token%3Dhunter2",
         "Authorization: Bearer hunter2hunter2",
         "Authorization: Basic aHVudGVyMjpodW50ZXIy",
+        "Authorization: hunter2",
         "X-API-Key: hunter2",
+        "x-auth-token:hunter2 rejected",
+        '{"password": 48151623, "token":"hunter2 \\"ter2\\""}',
+        'api_key: "hunter2 ter2"',
+        "password: 'hun ter2'",
         '{"api_key": "hunter2 ter2", "a": 1}',
         "{'smtp_password': 'hunter2'}",
         "password = 'hun ter2'",
@@ -54,6 +59,10 @@ def test_credentials_in_texts_are_blanked(text):
         "mail to gardien@exemple.fr accepted",
         "la clé est sous le paillasson",
         "token expired",
+        "/etc/vigintd/vigintd.toml: mail.password: goes together with username; give both",
+        "publish.api_key: is required",
+        "file:///etc/passwd: nothing more arrives",
+        "mail.password: is not a known key",
     ],
 )
 def test_other_texts_stay_as_they_are(text):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vigintd import __version__
-from vigintd.cli.ending import INTERRUPTED, Endings
+from vigintd.cli.ending import INTERRUPTED, Endings, prepare
+from vigintd.control import MAX_LIMIT
 from vigintd.errors import ConfigError, PermanentError, VigintdError
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", metavar="FILE", help="Settings; $VIGINTD_CONFIG or /etc/vigintd/vigintd.toml when not given."
+        "--config",
+        "-c",
+        metavar="FILE",
+        # A file that is missing or unreadable is told by the reader of settings, and answered 78.
+        exists=False,
+        readable=False,
+        help="Settings; $VIGINTD_CONFIG or /etc/vigintd/vigintd.toml when not given.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
@@ -35,6 +42,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # plain sentences, the same on a terminal and in a file
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 incidents_app = typer.Typer(help="Incidents that the running vigintd knows.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(incidents_app, name="incidents")
@@ -42,6 +50,7 @@ app.add_typer(incidents_app, name="incidents")
 
 def main() -> None:
     """The entry point: run the command that was typed, and exit."""
+    prepare()
     app(prog_name="vigintd")
 
 
@@ -61,7 +70,7 @@ def _root(
     assert not version, "the option ends the process"
 
 
-@app.command()
+@app.command(short_help="Watch the cameras and send alerts, until told to stop.")
 def run(
     config: ConfigOption = None,
     log_format: Annotated[
@@ -95,7 +104,7 @@ def run(
         raise
 
 
-@app.command()
+@app.command(short_help="Try everything that is configured; say what is wrong.")
 def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     """Try everything that is configured, and say what is wrong and what to do."""
     from vigintd import logs  # noqa: PLC0415
@@ -122,13 +131,16 @@ def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(short_help="Open an incident by hand.")
 def trigger(
     camera: Annotated[str, typer.Argument(metavar="CAMERA", help="Name of a configured camera.", show_default=False)],
     config: ConfigOption = None,
     *,
     type_: Annotated[str, typer.Option("--type", help="What happened, as the alert says it.")] = "trigger",
-    risk: Annotated[Literal["LOW", "MEDIUM", "HIGH", "UNKNOWN"], typer.Option(case_sensitive=False)] = "UNKNOWN",
+    risk: Annotated[
+        Literal["LOW", "MEDIUM", "HIGH", "UNKNOWN"],
+        typer.Option(case_sensitive=False, metavar="RISK", help="How grave it is: LOW, MEDIUM, HIGH or UNKNOWN."),
+    ] = "UNKNOWN",
     confidence: Annotated[float | None, typer.Option(min=0, max=1, show_default=False, help="From 0 to 1.")] = None,
     text: Annotated[str, typer.Option(help="More words for the alert.", show_default=False)] = "",
     as_json: JsonOption = False,
@@ -150,7 +162,7 @@ def trigger(
 def incidents_list(
     config: ConfigOption = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="How many, newest first.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """The newest incidents, newest first."""
@@ -165,13 +177,15 @@ def incidents_list(
 
 @incidents_app.command("show")
 def incidents_show(
-    incident_id: Annotated[str, typer.Argument(metavar="ID", help="As `vigintd incidents list` shows it.", show_default=False)],
+    incident_id: Annotated[
+        str, typer.Argument(metavar="ID", help="As `vigintd incidents list` shows it, or how it begins.", show_default=False)
+    ],
     config: ConfigOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """All that is known of one incident."""
-    incident = asyncio.run(_client(config).incident(incident_id))
+    incident = asyncio.run(_client(config).incident_like(incident_id))
     if incident is None:
         raise PermanentError(f"there is no incident {incident_id}; see: vigintd incidents list")
     from vigintd.cli import output  # noqa: PLC0415
@@ -182,16 +196,23 @@ def incidents_show(
         output.print_incident(incident)
 
 
-@app.command()
+def _needs_none(config: str | None) -> None:
+    if config is not None:
+        raise typer.BadParameter("the demo needs no configuration; it brings everything with it")
+
+
+@app.command(short_help="Show the whole way on this machine alone.")
 def demo(
     *,
     once: Annotated[bool, typer.Option("--once", help="End when the mail has arrived and the clip is whole.")] = False,
     as_json: JsonOption = False,
+    config: Annotated[str | None, typer.Option("--config", "-c", hidden=True, callback=_needs_none)] = None,
 ) -> None:
     """Show the whole way on this machine alone: a built-in camera, a mail, and a link that plays."""
     from vigintd import logs  # noqa: PLC0415
     from vigintd.demo import run as run_demo  # noqa: PLC0415
 
+    assert config is None, "the option ends the process"
     logs.configure("auto", level="warning")
     asyncio.run(run_demo(once=once, as_json=as_json, out=sys.stdout))
 

@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 
 from vigintd.clock import SystemClock
 from vigintd.config import CameraSettings, DetectorSettings, MailSettings, Settings, is_loopback
@@ -52,6 +54,7 @@ class Probes:
 
     camera: Callable[[str, CameraSettings], Awaitable[str]]
     detector: Callable[[str, DetectorSettings, str], Awaitable[str]]
+    folders: Callable[[Settings], Awaitable[str]]
     host: Callable[[Settings], Awaitable[str]]
     mail: Callable[[MailSettings], Awaitable[str]]
 
@@ -71,6 +74,7 @@ async def examine(settings: Settings, probes: Probes, *, patience_s: float = PAT
 
 
 def _tries(settings: Settings, probes: Probes) -> Iterator[_Try]:
+    yield _Try("folders", partial(probes.folders, settings), lambda _error: "correct state_dir or runtime_dir")
     for name, camera in settings.cameras.items():
         yield _Try(f"camera {name}", partial(probes.camera, name, camera), partial(_camera_advice, name))
         for kind in camera.detectors:
@@ -113,12 +117,15 @@ async def _tried(each: _Try, turns: asyncio.Semaphore, patience_s: float) -> Fin
         except TimeoutError:
             result, advice = f"no answer within {patience_s:g} s", "see whether it can be reached from here at all"
         except VigintdError as error:
-            result, advice = str(error), each.advise(error)
+            result = str(error)
+            advice = "" if _ADVICE.search(result) else each.advise(error)
         except Exception as error:  # noqa: BLE001  (one probe's fault shall not hide what the others found)
             result, advice = f"{type(error).__name__}: {error}", "report this; it is a fault in vigintd"
     return Finding(each.what, State.FAILED, redacted(result), advice)
 
 
+# Many errors say themselves what to do; a second advice beside it may contradict the first.
+_ADVICE = re.compile(r"[:;,] (?:ask|check|choose|correct|leave|name|run|see|set|start|stop|use|write)\b")
 _CODEC_ADVICE = "choose H.264 in the camera's own settings, or another stream in {key}.url"
 _CAMERA_ADVICE = {
     "unauthorized": "set {key}.username and its password (as a credential, {credential}__password)",
@@ -141,15 +148,17 @@ def _detector_advice(name: str, _error: VigintdError) -> str:
 
 def _host_advice(host: str, error: VigintdError) -> str:
     if host == "linkhost":
-        return "correct linkhost.listen or state_dir"
+        return "correct linkhost.listen"
     if isinstance(error, HostRefused):
         return "give the key that the host knows (credential publish__api_key)"
     return "correct publish.url, and see that the host runs"
 
 
 def _mail_advice(error: VigintdError) -> str:
+    if "mail.ca_file" in str(error):
+        return "correct mail.ca_file"
     if isinstance(error, MailRefused):
-        return "correct mail.username, mail.sender or the password (credential mail__password)"
+        return "ask who runs the mail server what its answer means"
     return "correct mail.server, mail.port and mail.security, and see that this machine may reach it"
 
 
@@ -167,7 +176,7 @@ def real_probes() -> Probes:
     async def mail(settings: MailSettings) -> str:
         return await MailChannel(settings, clock=SystemClock.from_environment()).probe()
 
-    return Probes(camera=probe_camera, detector=detector, host=probe_host, mail=mail)
+    return Probes(camera=probe_camera, detector=detector, folders=probe_folders, host=probe_host, mail=mail)
 
 
 async def _in_thread(work: Callable[[], object]) -> None:
@@ -212,26 +221,43 @@ async def probe_host(settings: Settings) -> str:
 
 
 async def _probe_linkhost(settings: Settings) -> str:
+    if await _runs_here(settings):
+        return "a vigintd runs here and serves it"
+    _can_listen(*settings.linkhost.address)
+    return f"can listen on {settings.linkhost.listen}"
+
+
+async def probe_folders(settings: Settings) -> str:
+    """See whether the daemon could keep its journal, spool and sockets where it is told to."""
+    from vigintd.control import SOCKET_NAME, check_path  # noqa: PLC0415
+
+    check_path(settings.runtime_path / SOCKET_NAME)
+    if await _runs_here(settings):
+        return "a vigintd runs here and uses them"
+    _writable(settings.state_dir, "state_dir")
+    _writable(settings.runtime_path, "runtime_dir")
+    return f"{settings.state_dir} and {settings.runtime_path} can be written"
+
+
+async def _runs_here(settings: Settings) -> bool:
     from vigintd.control import SOCKET_NAME  # noqa: PLC0415
     from vigintd.control.client import ControlClient  # noqa: PLC0415
 
     try:
         await ControlClient(settings.runtime_path / SOCKET_NAME, timeout_s=5).status()
     except ControlError:
-        _writable(settings)
-        _can_listen(*settings.linkhost.address)
-        return f"can listen on {settings.linkhost.listen}; {settings.state_dir} can be written"
-    return "a vigintd runs here and serves it"
+        return False
+    return True
 
 
-def _writable(settings: Settings) -> None:
-    """The state folder, or the nearest folder above it that there is; nothing is made."""
-    folder = settings.state_dir.absolute()
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermanentError(
-            f"{settings.state_dir}: this user may not write there; run check as the service's user, or set state_dir"
-        )
+def _writable(folder: Path, key: str) -> None:
+    """Whether `folder`, or the nearest folder above it that there is, can be written; nothing is made."""
+    # os.path answers False for what this user may not even look at, where pathlib raises.
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
+    if not os.path.isdir(nearest):  # noqa: PTH112
+        raise PermanentError(f"{folder}: {nearest} is no folder; set {key}")
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise PermanentError(f"{folder}: this user may not write there; run check as root (sudo), or set {key}")
 
 
 def _can_listen(host: str, port: int) -> None:

@@ -7,20 +7,26 @@ terminal code leaves them.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from vigintd.cli.check import Finding, State
 
-_FILE_WIDTH = 200
-"""Columns where nobody's terminal says how many there are."""
+_FILE_WIDTH = 10_000
+"""Columns where nobody's terminal says how many there are: a row is one line, whoever searches it."""
+_FINDINGS_WIDTH = 100
+"""With fewer columns, a table would be of words cut to pieces; there are lines instead."""
+_SHORT_ID = 8
 
 _STATES = {State.OK: ("✓ ok", "green"), State.NOTE: ("! note", "yellow"), State.FAILED: ("✗ failed", "red")}
 
@@ -47,27 +53,61 @@ def findings_as_json(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
-    """A row for each thing tried."""
-    table = Table("what", "", "result", "what to do", box=None, pad_edge=False)
+    """A row for each thing tried; on a narrow terminal a line, and one below it for what to do."""
+    if _width() < _FINDINGS_WIDTH:
+        _print(*(line for finding in findings for line in _finding_lines(finding)))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("what", "", "result", "what to do"):
+        table.add_column(heading, no_wrap=not heading, overflow="fold")
     for finding in findings:
         word, style = _STATES[finding.state]
         table.add_row(_text(finding.what), Text(word, style=style), _text(finding.result), _text(finding.todo))
-    _console().print(table)
+    _print(table)
+
+
+def _finding_lines(finding: Finding) -> Iterator[RenderableType]:
+    word, style = _STATES[finding.state]
+    yield Text.assemble((word, style), " ", _text(finding.what), ": ", _text(finding.result), overflow="fold")
+    if finding.todo:
+        yield Padding(Text.assemble("→ ", _text(finding.todo), overflow="fold"), (0, 0, 0, 2))
 
 
 def print_incidents(incidents: Sequence[Mapping[str, Any]]) -> None:
-    """A row for each incident."""
+    """A row for each incident, with as much of its id as tells it from the others; two lines where a row is too long."""
     if not incidents:
-        _console().print("no incident yet")
+        _print(Text("no incident yet"))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("at", "camera", "type", "risk", "state", "mailed", "id"):
-        table.add_column(heading, no_wrap=heading == "id", min_width=36 if heading == "id" else None, overflow="fold")
-    for incident in incidents:
-        mailed = incident.get("mailed_at")
-        cells = (_local(incident.get("at")), *(incident.get(key) for key in ("camera", "type", "risk", "state")))
-        table.add_row(*(_text(cell) for cell in (*cells, _local(mailed, "%H:%M:%S") if mailed else "–", incident.get("id"))))
-    _console().print(table)
+    ids = _short([str(incident.get("id")) for incident in incidents])
+    table = Table("id", "at", "camera", "type", "risk", "state", "mailed", box=None, pad_edge=False)
+    for id_, incident in zip(ids, incidents, strict=True):
+        cells = (incident.get(key) for key in ("camera", "type", "risk", "state"))
+        table.add_row(*(_text(cell) for cell in (id_, _local(incident.get("at")), *cells, _mailed(incident))))
+    if Console(width=_FILE_WIDTH).measure(table).maximum <= _width():
+        _print(table)
+    else:
+        _print(*(line for id_, incident in zip(ids, incidents, strict=True) for line in _incident_lines(id_, incident)))
+
+
+def _incident_lines(id_: str, incident: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield Text.assemble(
+        (id_, "bold"), "  ", _text(_local(incident.get("at"))), "  ", _text(incident.get("camera")), overflow="fold"
+    )
+    words = (incident.get("type"), incident.get("risk"), incident.get("state"), f"mailed {_mailed(incident)}")
+    yield Padding(Text(", ", overflow="fold").join(_text(word) for word in words), (0, 0, 0, 2))
+
+
+def _mailed(incident: Mapping[str, Any]) -> str:
+    moment = incident.get("mailed_at")
+    return _local(moment, "%H:%M:%S") if moment else "–"
+
+
+def _short(ids: Sequence[str]) -> list[str]:
+    """The beginnings of `ids`, as long as they must be for no two different ones to begin alike."""
+    whole = len(set(ids))
+    longest = max(map(len, ids))
+    length = next((n for n in range(_SHORT_ID, longest) if len({id_[:n] for id_ in ids}) == whole), longest)
+    return [id_[:length] for id_ in ids]
 
 
 def print_incident(incident: Mapping[str, Any]) -> None:
@@ -79,19 +119,22 @@ def print_incident(incident: Mapping[str, Any]) -> None:
         lines = value if isinstance(value, list) else [value]
         for number, line in enumerate(lines):
             table.add_row(key if number == 0 else "", _text(_flat(line)))
-    _console().print(table)
+    _print(table)
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Let the one place where commands end see it, where rich would end the process itself."""
-        raise BrokenPipeError
+def _width() -> int:
+    """Columns of the terminal, or what $COLUMNS says."""
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return shutil.get_terminal_size().columns
+    return _FILE_WIDTH
 
 
-def _console() -> Console:
-    return _Console(
-        width=None if sys.stdout.isatty() else _FILE_WIDTH, markup=False, highlight=False, emoji=False, soft_wrap=False
-    )
+def _print(*lines: RenderableType) -> None:
+    """Print without the blanks that fill a table's last column, and with every failure to do so an error of stdout."""
+    console = Console(width=_width(), markup=False, highlight=False, emoji=False, soft_wrap=False)
+    with console.capture() as printed:
+        console.print(*lines, sep="\n")
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
 
 
 def _flat(value: object) -> str:

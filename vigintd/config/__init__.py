@@ -2,8 +2,9 @@
 
 Owns every key of `vigintd.toml`, its default, its bounds and the sentence that says what is wrong with it.
 Later sources win: `$RUNTIME_DIRECTORY` (it is `runtime_dir`), the TOML file, `$CREDENTIALS_DIRECTORY` (systemd's
-LoadCredential: a file `mail__password` is `mail.password`), `.env` in the working folder, the environment
-(`VIGINTD_MAIL__PASSWORD`). Secrets are registered with nobody here: the composition root hides them.
+LoadCredential: a file `mail__password` is `mail.password`; where it is not set, the folder `credentials` beside the TOML
+file), `.env` in the working folder, the environment (`VIGINTD_MAIL__PASSWORD`). Secrets are registered with nobody here: the
+composition root hides them.
 """
 
 from vigintd.config.reading import DEFAULT_CONFIG, load, load_places

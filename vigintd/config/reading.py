@@ -18,12 +18,19 @@ from typing import Any, get_args
 from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
 from vigintd.config.settings import ENV_PREFIX, Key, Places, Settings, dotted, missing_detectors
 from vigintd.errors import ConfigError, Fault
 
 DEFAULT_CONFIG = Path("/etc/vigintd/vigintd.toml")
+
+CREDENTIALS_FOLDER = "credentials"
+"""Beside the configuration file: what the unit loads, read where no service manager has handed it over."""
+
+_OTHER_VARIABLES = frozenset({"config", "failpoints", "footage", "test_clock_file", "test_shots"})
+"""What begins like a setting's variable and is none."""
 
 _CREDENTIAL_PREFIX = "vigintd_"
 """What systemd puts before each file's name when the unit loads a whole folder, `LoadCredential=vigintd:FOLDER`."""
@@ -53,7 +60,7 @@ def load_places(path: Path | None = None, *, environ: Mapping[str, str] = os.env
 
     Raises `ConfigError` as `load` does, but says nothing of the other keys.
     """
-    layers, faults = _read_layers(path, environ)
+    layers, faults = _read_layers(path, environ, with_credentials=False)
     try:
         return Places(**_merged(layers))
     except ValidationError as error:
@@ -102,22 +109,25 @@ class _Variables(EnvSettingsSource):
             return value
 
 
-def _read_layers(path: Path | None, environ: Mapping[str, str]) -> tuple[list[_Layer], list[Fault]]:
+def _read_layers(
+    path: Path | None, environ: Mapping[str, str], *, with_credentials: bool = True
+) -> tuple[list[_Layer], list[Fault]]:
     """The sources, weakest first, and what could not be read or means nothing in them."""
     path = path or Path(environ.get("VIGINTD_CONFIG") or DEFAULT_CONFIG)
     runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     layers = [_Layer({"runtime_dir": runtime} if runtime else {}, "RUNTIME_DIRECTORY"), _Layer(_read_toml(path), str(path))]
     faults: list[Fault] = []
+    folder = Path(environ.get("CREDENTIALS_DIRECTORY") or path.parent / CREDENTIALS_FOLDER)
     for variables, prefix, where in (
-        (_read_credentials(environ, faults), "", lambda name: str(_credential(environ, name))),
+        (_read_credentials(folder, faults) if with_credentials else {}, "", lambda name: str(_credential(folder, name))),
         (_read_dotenv(Path(".env"), faults), ENV_PREFIX, ".env: {}".format),
         (environ, ENV_PREFIX, str),
     ):
         names = {_key(name, prefix): name for name in variables if name.upper().startswith(prefix)}
         faults += [
-            Fault(where(name), dotted(key), "is not a known key")
+            Fault(where(name), dotted(key), "is not a known key" + _did_you_mean(key[:1]))
             for key, name in names.items()
-            if len(key) > 1 and key[0] not in Settings.model_fields
+            if key[0] not in Settings.model_fields and not (len(key) == 1 and key[0] in _OTHER_VARIABLES)
         ]
         layers.append(_Layer(_Variables(variables, prefix)(), str(path), {key: where(name) for key, name in names.items()}))
     return layers, faults
@@ -129,33 +139,41 @@ def _key(name: str, prefix: str) -> Key:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        # Some editors put a byte order mark before UTF-8.
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         problem = "there is no such file; name one with --config, or copy vigintd.toml.example there"
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problem = f"cannot be read: {_reason(error)}"
+    except UnicodeDecodeError as error:
+        problem = f"is not TOML: byte {error.start + 1} is not UTF-8"
+    except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {error}"
     raise ConfigError((Fault(str(path), "", problem),))
 
 
-def _credential(environ: Mapping[str, str], name: str) -> Path:
-    folder = Path(environ["CREDENTIALS_DIRECTORY"])
+def _credential(folder: Path, name: str) -> Path:
     prefixed = folder / (_CREDENTIAL_PREFIX + name)
     return prefixed if prefixed.exists() else folder / name
 
 
-def _read_credentials(environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
-    folder = environ.get("CREDENTIALS_DIRECTORY")
+def _read_credentials(folder: Path, faults: list[Fault]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else ():
-        # Others' credentials are none of our business.
-        if "__" not in path.name or not path.is_file():
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return found
+    except OSError as error:
+        faults.append(Fault(str(folder), "", f"cannot be read: {_reason(error)}"))
+        return found
+    for path in paths:
+        # Others' credentials, and what editors leave, are none of our business.
+        if "__" not in path.name or path.name.startswith(".") or path.name.endswith("~"):
             continue
+        name = path.name.removeprefix(_CREDENTIAL_PREFIX)
         try:
-            name = path.name.removeprefix(_CREDENTIAL_PREFIX)
-            found[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
+            if path.is_file():
+                found[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             faults.append(Fault(str(path), "", f"cannot be read: {_reason(error)}"))
     return found
@@ -170,7 +188,10 @@ def _read_dotenv(path: Path, faults: list[Fault]) -> dict[str, str]:
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "is not UTF-8"
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8"
+    words = error.strerror or type(error).__name__
+    return f"{words}; run it as root (sudo)?" if isinstance(error, PermissionError) else words
 
 
 def _merged(layers: Sequence[_Layer]) -> dict[str, Any]:
@@ -191,22 +212,51 @@ def _origin(key: Key, layers: Sequence[_Layer]) -> str:
 
 
 def _faults(error: ValidationError, layers: Sequence[_Layer]) -> Iterator[Fault]:
-    for detail in error.errors(include_url=False, include_input=False):
-        key = tuple(piece for piece in detail["loc"] if piece != "[key]")
+    details = error.errors(include_url=False, include_input=False)
+    keys = [tuple(piece for piece in detail["loc"] if piece != "[key]") for detail in details]
+    for key, detail in zip(keys, details, strict=True):
         if not key:
             continue  # the detectors that do not exist, told by `load` each by itself
-        match detail["type"]:
-            case "missing":
-                problem = "is required"
-            case "extra_forbidden":
-                problem = "is not a known key" + _did_you_mean(key)
-            case "value_error":
-                problem = str(detail["ctx"]["error"])
-            case "tuple_type":
-                problem = 'should be a list, such as ["one", "two"]'
-            case _:
-                problem = detail["msg"].removeprefix("Input ")
-        yield Fault(_origin(key, layers), dotted(key), problem)
+        if detail["type"] == "too_short" and any(other[:-1] == key for other in keys):
+            continue  # its items are wrong, not few
+        yield Fault(_origin(key, layers), dotted(key), _problem(key, detail))
+
+
+_PLAIN = {
+    "missing": "is required",
+    "tuple_type": 'should be a list, such as ["one", "two"]',
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "should be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "should be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "should be true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "should be text in quotes"),
+}
+"""The validator's types of errors, in words for somebody who writes TOML."""
+
+
+def _problem(key: Key, detail: ErrorDetails) -> str:
+    """What is wrong with the key's value; never the value, which may be a secret."""
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            problem = "is not a known key" + _did_you_mean(key)
+        case "value_error":
+            problem = str(context["error"])
+        case "too_short" if key == ("mail", "recipients"):
+            problem = "needs at least one address"
+        case "too_short":
+            problem = f"needs at least {context['min_length']}"
+        case "too_long":
+            problem = f"has more than {context['max_length']}"
+        case "string_too_long":
+            problem = f"should have at most {context['max_length']} characters"
+        case "model_type" | "model_attributes_type":
+            name = f"{key[0]}.NAME" if key[0] in ("cameras", "detectors") else dotted(key)
+            problem = f"should be a section: [{name}]"
+        case "dict_type":
+            problem = f"should be one section for each: write [{dotted(key)}.NAME]"
+        case kind:
+            problem = _PLAIN.get(kind, detail["msg"].removeprefix("Input "))
+    return problem
 
 
 def _did_you_mean(key: Key) -> str:

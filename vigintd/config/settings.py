@@ -24,10 +24,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "VIGINTD_"
 CAMERA_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "v4l2")
+
+_LOCAL_EXAMPLES = {"file": "file:///ABSOLUTE/PATH", "v4l2": "v4l2:///dev/video0"}
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _ADDRESS = re.compile(r"[^@\s<>,;:\"\\]+@[^@\s<>,;:\"\\]+")
@@ -58,6 +61,18 @@ CameraName = Annotated[str, AfterValidator(_plain_name)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        # Python, and so the validator, would take true for 1.
+        if isinstance(value, bool) and info.field_name:
+            kind = cls.model_fields[info.field_name].annotation
+            if kind is int:
+                raise PydanticKnownError("int_type")
+            if kind is float:
+                raise PydanticKnownError("float_type")
+        return value
 
 
 class CameraSettings(_Section):
@@ -90,6 +105,8 @@ class CameraSettings(_Section):
             raise ValueError(f"is not a camera address; it begins with one of {', '.join(f'{s}://' for s in CAMERA_SCHEMES)}")
         if parts.scheme in ("rtsp", "rtsps", "http", "https") and not parts.hostname:
             raise ValueError(f"names no host; write {parts.scheme}://ADDRESS/PATH")
+        if parts.scheme in _LOCAL_EXAMPLES and (parts.netloc not in ("", "localhost") or not parts.path.startswith("/")):
+            raise ValueError(f"write {_LOCAL_EXAMPLES[parts.scheme]}")
         return value
 
     # What concerns two keys is checked at the later one, so that it is told together with every other fault.
@@ -238,6 +255,13 @@ class Places(BaseSettings):
     state_dir: Path = Path("/var/lib/vigintd")
     runtime_dir: Path | None = None
     """Where the control socket lives; `$RUNTIME_DIRECTORY`, or `state_dir`/run."""
+
+    @field_validator("state_dir", "runtime_dir")
+    @classmethod
+    def _the_same_from_everywhere(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("write an absolute path, such as /var/lib/vigintd")
+        return value
 
     @property
     def runtime_path(self) -> Path:

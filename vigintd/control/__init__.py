@@ -14,6 +14,9 @@ from vigintd.errors import ControlError
 SOCKET_NAME = "control.sock"
 """The socket's name in the runtime folder."""
 
+MAX_LIMIT = 200
+"""Incidents in one answer; asked for more, the server answers 400."""
+
 _LONGEST_PATH_BYTES = 107
 """sockaddr_un holds 108 bytes with the closing NUL (unix(7))."""
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from vigintd.control import check_path
+from vigintd.control import MAX_LIMIT, check_path
 from vigintd.errors import ControlError
 from vigintd.model import Risk
 
@@ -50,6 +50,21 @@ class ControlClient:
     async def incident(self, incident_id: str) -> dict[str, Any] | None:
         """One incident, or None when the daemon has no such one."""
         return await self._ask("GET", f"/incidents/{quote(incident_id, safe='')}", missing_is_none=True)
+
+    async def incident_like(self, beginning: str) -> dict[str, Any] | None:
+        """The incident of this id, or the only one of the newest `MAX_LIMIT` whose id begins so; None when there is none.
+
+        Raises `ControlError` when several begin so.
+        """
+        found = await self.incident(beginning)
+        if found is not None or not beginning:
+            return found
+        ids = [str(incident.get("id", "")) for incident in await self.incidents(MAX_LIMIT)]
+        near = sorted({id_ for id_ in ids if id_.startswith(beginning.lower())})
+        if len(near) > 1:
+            some = ", ".join(near[:3]) + (", …" if len(near) > 3 else "")
+            raise ControlError(f"{len(near)} incidents begin with {beginning}: {some}; write more of the id")
+        return await self.incident(near[0]) if near else None
 
     async def status(self) -> dict[str, Any]:
         """How the daemon is."""

@@ -24,15 +24,13 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
-from vigintd.control import check_path
+from vigintd.control import MAX_LIMIT, check_path
 from vigintd.errors import ControlError, TransientError, VigintdError
 from vigintd.model import Risk
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_TYPE_LENGTH = 200
 MAX_TEXT_LENGTH = 10_000
-MAX_LIMIT = 1_000
-"""Incidents in one answer; asked for more, the server answers 400."""
 BODY_S = 5.0
 HANDLER_S = 10.0
 
