@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import os
 import re
 from fractions import Fraction
 from functools import partial
@@ -15,12 +14,14 @@ from typing import Any
 from uuid import UUID
 
 import av
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.daemon.box import Box, boxed, camera, free_port
 from tests.daemon.conftest import GOP_S, LOOP_S
 from tests.daemon.web import fetch
-from tests.real.parts import gst_rtsp
+from tests.real.parts import footage, gst_rtsp
 from vigintd.demo.mailbox import Letter
 
 
@@ -75,6 +76,28 @@ def assert_story(
     assert assert_playable_h264(clip) >= held_s + post_roll_s - 0.5
 
 
+def snapshot(letter: Letter) -> bytes:
+    (jpeg,) = [part for part in letter.message.walk() if part.get_content_type() == "image/jpeg"]
+    return bytes(jpeg.get_payload(decode=True))
+
+
+def pictures(source: bytes) -> list[tuple[float, NDArray[np.int16]]]:
+    """Seconds and luma of every picture in a clip or a JPEG."""
+    with av.open(io.BytesIO(source), "r") as container:
+        return [
+            (float(frame.time or 0), frame.to_ndarray(format="gray").astype(np.int16)) for frame in container.decode(video=0)
+        ]
+
+
+def assert_shows_the_detection(clip: bytes, jpeg: bytes, held_s: float) -> None:
+    """The picture in the mail is the one that lies as far from the clip's beginning as the pre-roll is said to be long."""
+    ((_, wanted),) = pictures(jpeg)
+    likeness = [(float(np.abs(picture - wanted).mean()), seconds) for seconds, picture in pictures(clip)]
+    difference, seconds = min(likeness)
+    assert difference < 4
+    assert abs(seconds - held_s) < 0.35
+
+
 async def test_a_movement_becomes_a_link_whose_clip_holds_the_seconds_before_and_after(short_path, log_folder, rtsp_cameras):
     """Motion on an RTSP camera opens one incident; its link plays; the clip is whole, its hash the same everywhere."""
     rtsp = await rtsp_cameras()
@@ -89,6 +112,7 @@ async def test_a_movement_becomes_a_link_whose_clip_holds_the_seconds_before_and
         incident, clip = await sealed_clip(box, letter)
         page = (await fetch(letter.link)).text
         assert_story(incident, clip, page, pre_roll_s=2, post_roll_s=1, gop_s=GOP_S)
+        assert_shows_the_detection(clip, snapshot(letter), incident["pre_roll_s"])
         assert incident["type"] == "motion"
         assert incident["parts"][0]["duration_s"] < LOOP_S + 3
         assert await box.stop() == 0
@@ -96,22 +120,24 @@ async def test_a_movement_becomes_a_link_whose_clip_holds_the_seconds_before_and
 
 @pytest.mark.needs("footage", "gst-rtsp-server")
 async def test_real_footage_over_a_real_rtsp_server_becomes_a_link(short_path, log_folder):
-    """The whole way on CCTV-like footage, served by GStreamer: people walk, a mail comes, the clip is whole."""
-    footage = Path(os.environ["VIGINTD_FOOTAGE"]) / "pedestrians.mp4"
-    with gst_rtsp("--file", str(footage)) as url:
-        cameras = {"rue": camera(url, detectors=["mouvement"], pre_roll_s=3, post_roll_s=2, max_clip_s=15)}
+    """The whole way on CCTV-like footage: people walk, a mail comes; the clip is whole and begins before the detection.
+
+    They walk from the first picture on, so that the first incident cannot have its whole pre-roll; the second has.
+    """
+    with gst_rtsp("--file", str(footage())) as url:
+        cameras = {"rue": camera(url, detectors=["mouvement"], pre_roll_s=3, post_roll_s=2, max_clip_s=7)}
         async with boxed(short_path, log_folder, cameras) as box:
             await box.start()
-            letter = await box.letter()
-            incident, clip = await sealed_clip(box, letter)
-            assert letter.link
-            page = (await fetch(letter.link)).text
-            sha256 = hashlib.sha256(clip).hexdigest()
-            assert sha256 in page
-            assert incident["parts"][0]["sha256"] == sha256
-            assert assert_playable_h264(clip) >= incident["pre_roll_s"] + 2 - 0.5
-            snapshot = [part for part in letter.message.walk() if part.get_content_type() == "image/jpeg"]
-            assert len(snapshot) == 1
+            first, second = await box.letter(), await box.letter()
+            assert first.link != second.link
+            incident, clip = await sealed_clip(box, second)
+            page = (await fetch(str(second.link))).text
+            # The footage has a key frame every two seconds.
+            assert_story(incident, clip, page, pre_roll_s=3, post_roll_s=2, gop_s=2)
+            assert_shows_the_detection(clip, snapshot(second), incident["pre_roll_s"])
+            incident, clip = await sealed_clip(box, first)
+            assert_playable_h264(clip)
+            assert 0 <= incident["pre_roll_s"] <= 5
 
 
 async def test_two_cameras_that_fire_together_while_a_third_reconnects_give_two_mails_and_two_clips(
