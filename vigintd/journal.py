@@ -163,7 +163,8 @@ class Journal:
             try:
                 yield journal
             finally:
-                await journal._settled()
+                # Commits whose callers did not wait.
+                await asyncio.gather(*journal._jobs, return_exceptions=True)
         finally:
             await database.close()
 
@@ -322,10 +323,6 @@ class Journal:
                     raise
             except sqlite3.Error as error:
                 raise _unavailable(error) from error
-
-    async def _settled(self) -> None:
-        """Wait for the commits whose callers did not."""
-        await asyncio.gather(*self._jobs, return_exceptions=True)
 
 
 def _unavailable(error: sqlite3.Error) -> JournalUnavailable:
