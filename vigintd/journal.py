@@ -78,6 +78,11 @@ _RECORD = (
     " pre_roll_s = :pre_roll_s, parts = :parts, no_video = :no_video, problem = :problem WHERE id = :id"
 )
 
+_FOLLOW_UPS_DUE = (
+    "UPDATE effect SET next_try_at = min(next_try_at, :now) WHERE state = 'owed' AND kind = 'follow_up' AND attempts = 0"
+    " AND incident_id = (SELECT id FROM incident WHERE id = :incident_id AND playable_at IS NOT NULL)"
+)
+
 _Parameters = Mapping[str, object] | tuple[object, ...]
 
 
@@ -198,9 +203,12 @@ class Journal:
         await self._commit((_RECORD, _incident_columns(incident)))
 
     async def record_playable(self, incident_id: str) -> None:
-        """The host holds a first fragment that plays, as of now."""
-        sql = "UPDATE incident SET playable_at = coalesce(playable_at, ?) WHERE id = ?"
-        await self._commit((sql, (_stamp(self._clock.now()), incident_id)))
+        """The host holds a first fragment that plays, as of now; in the same commit, follow-ups are due."""
+        now = _stamp(self._clock.now())
+        await self._commit(
+            ("UPDATE incident SET playable_at = coalesce(playable_at, ?) WHERE id = ?", (now, incident_id)),
+            (_FOLLOW_UPS_DUE, {"incident_id": incident_id, "now": now}),
+        )
 
     async def owe(self, incident_id: str, owed: Owed) -> Effect:
         """Owe an effect from now on; one that is owed, done or dead already stays as it is. Answers the row."""
@@ -220,9 +228,15 @@ class Journal:
         return await self._effects(f"WHERE {untried}", {"kind": kind, "incident_id": incident_id})
 
     async def settle(self, key: str, then: Owed | None = None) -> None:
-        """The effect is done: the other side has accepted it. In the same commit, owe what follows from it."""
+        """The effect is done: the other side has accepted it. In the same commit, owe what follows from it.
+
+        A follow-up whose link plays by now is due at once.
+        """
         failpoint("journal.settle.before")
-        following = [(_OWE, self._owed_columns(key.split("/", 1)[0], then))] if then else []
+        following: list[tuple[str, _Parameters]] = []
+        if then is not None:
+            columns = self._owed_columns(key.split("/", 1)[0], then)
+            following = [(_OWE, columns), (_FOLLOW_UPS_DUE, {"incident_id": columns["incident_id"], "now": columns["now"]})]
         await self._commit(self._attempt_ended(key, EffectState.DONE, "", None), *following)
         failpoint("journal.settle.after")
 
@@ -234,18 +248,20 @@ class Journal:
         """An attempt failed for good."""
         await self._commit(self._attempt_ended(key, EffectState.DEAD, error, None))
 
-    async def due(self, *kinds: EffectKind, limit: int = 100) -> Sequence[Effect]:
-        """Effects of these kinds whose time has come, newest owed first."""
+    async def due(self, *kinds: EffectKind, now: datetime | None = None, limit: int = 100) -> Sequence[Effect]:
+        """Effects of these kinds whose time has come at `now` (None: by the clock), newest owed first."""
         among, parameters = _among(kinds)
         return await self._effects(
             f"WHERE state = 'owed' AND kind IN {among} AND next_try_at <= :now ORDER BY owed_at DESC, key LIMIT :limit",
-            parameters | {"now": _stamp(self._clock.now()), "limit": limit},
+            parameters | {"now": _stamp(now or self._clock.now()), "limit": limit},
         )
 
-    async def next_try_at(self, *kinds: EffectKind) -> datetime | None:
-        """When the first owed effect of these kinds is due, or None when none is owed."""
+    async def next_try_at(self, *kinds: EffectKind, after: datetime | None = None) -> datetime | None:
+        """When the first owed effect of these kinds that is not due at `after` (None: of all) is; None when there is none."""
         among, parameters = _among(kinds)
-        rows = await self._rows(f"SELECT min(next_try_at) FROM effect WHERE state = 'owed' AND kind IN {among}", parameters)  # noqa: S608 - parameters' names
+        parameters["after"] = _stamp(after) if after else ""
+        sql = f"SELECT min(next_try_at) FROM effect WHERE state = 'owed' AND kind IN {among} AND next_try_at > :after"  # noqa: S608 - parameters' names
+        rows = await self._rows(sql, parameters)
         return _time(rows[0][0])
 
     async def incidents(self, *, limit: int = 50) -> Sequence[IncidentRow]:

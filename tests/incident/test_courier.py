@@ -298,6 +298,63 @@ async def test_before_the_end_everybody_who_waits_is_told(tmp_path):
         assert it.told() == all_told(AlertKind.TEXT, NoVideo.LATE)
 
 
+async def test_a_mail_whose_server_hangs_holds_up_no_other(tmp_path):
+    """One delivery under way, and another alert comes due: it goes in time."""
+    async with house(tmp_path) as it:
+        it.channel.gate.clear()
+        await it.open(people=PEOPLE[:1])
+        telling = asyncio.create_task(it.courier.tell(ID))
+        await it.channel.until(lambda: it.channel.under_way == 1)
+        await it.open("00000000-0000-4000-8000-000000000002", PEOPLE[1:], playable=False)
+        await it.clock.asleep()
+        await it.clock.advance(20)
+        await it.channel.until(lambda: it.channel.under_way == 2)
+        it.channel.gate.set()
+        await telling
+
+
+async def test_a_hosts_wish_for_a_later_try_does_not_hold_the_text_back(tmp_path):
+    async with house(tmp_path) as it:
+        it.host_trouble = HostUnavailable("503", retry_after_s=3600)
+        await it.open()
+        await it.courier.tell(ID)
+        await it.clock.asleep()
+        await it.clock.advance(20)
+        await it.channel.until(lambda: len(it.channel.delivered) == 2)
+        assert it.told() == all_told(AlertKind.TEXT, NoVideo.LATE)
+
+
+async def test_a_snapshot_that_cannot_be_read_holds_nothing_back(tmp_path):
+    async with house(tmp_path) as it:
+        (it.spool.root / f"{ID}.jpg").mkdir()
+        await it.open()
+        await it.courier.tell(ID)
+        assert it.told() == all_told(AlertKind.LINK)
+        assert it.channel.delivered[0].snapshot_jpeg is None
+
+
+async def test_a_follow_up_owed_after_the_link_began_to_play_goes_at_once(tmp_path):
+    """The link came while the text was on its way."""
+    async with house(tmp_path) as it:
+        it.channel.gate.clear()
+        await it.open(people=PEOPLE[:1], playable=False)
+        telling = asyncio.create_task(it.courier.tell(ID))
+        await it.channel.until(lambda: it.channel.under_way == 1)
+        await it.journal.record_playable(ID)
+        it.channel.gate.set()
+        await telling
+        await it.channel.until(lambda: len(it.channel.delivered) == 2)
+        assert [alert.kind for alert in it.channel.delivered] == [AlertKind.TEXT, AlertKind.FOLLOW_UP]
+
+
+async def test_a_follow_up_waits_for_as_long_as_the_clip_is_published(tmp_path):
+    async with house(tmp_path) as it:
+        await it.open(people=PEOPLE[:1], playable=False)
+        await it.courier.tell(ID)
+        (follow_up,) = (await it.effects(EffectKind.FOLLOW_UP)).values()
+        assert (follow_up.next_try_at - it.clock.now()).total_seconds() == 48 * 3600
+
+
 @pytest.mark.parametrize("steps", range(1, 12))
 async def test_the_courier_can_be_stopped_at_any_step(tmp_path, steps):
     """Cancelled in whatever it waits for, it ends."""

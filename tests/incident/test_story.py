@@ -12,9 +12,11 @@ from typing import Any
 from tests.clip.pictures import FPS, coded, later
 from tests.incident.test_courier import ScriptedChannel
 from tests.manual_clock import ManualClock
+from vigintd import failpoints
+from vigintd.clip.recorder import ClipRecorder
 from vigintd.errors import HostRefused, HostUnavailable
 from vigintd.incident import Audience, Courier, Plan, Rooms, Story
-from vigintd.journal import Journal
+from vigintd.journal import EffectState, IncidentRow, Journal
 from vigintd.model import AlertKind, Detection, IncidentState, NoVideo, Risk
 from vigintd.publish import Capabilities, Publication
 from vigintd.ring import Ring
@@ -246,3 +248,50 @@ async def test_a_stopped_camera_ends_the_clip_and_the_clip_says_so(tmp_path):
         await telling
         (part,) = it.story.incident.parts
         assert "stopped" in part.partial
+
+
+def assert_all_went_well(it: Stage, row: IncidentRow | None) -> None:
+    assert row
+    assert row.incident.state is IncidentState.CLOSED
+    assert row.incident.problem == ""
+    assert {effect.state for effect in row.effects} == {EffectState.DONE}
+    assert it.host.metadata["ended"] is True
+
+
+async def test_a_journal_that_cannot_owe_the_upload_at_first_costs_neither_the_link_nor_the_clip(tmp_path):
+    """It delays, and never kills."""
+    failpoints.arm("journal.owe.before", "error")
+    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+        await it.clock.asleep(3)  # the end of the recording, the text's time, and the journal's next try
+        assert failpoints.fired["journal.owe.before"] == 1
+        await it.clock.advance(0.2)
+        await it.channel.until(lambda: len(it.channel.delivered) == 2)
+        assert await it.told() == both(AlertKind.LINK)
+        await it.clock.advance(3)
+        await telling
+        assert_all_went_well(it, await it.journal.incident(ID))
+
+
+async def test_a_journal_that_cannot_settle_at_first_ends_with_all_settled(tmp_path):
+    failpoints.arm("journal.settle.before", "error")
+    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+        await it.channel.until(lambda: len(it.channel.delivered) == 2)
+        await it.clock.asleep(2)  # the end of the recording, and the journal's next try
+        assert failpoints.fired["journal.settle.before"] == 1
+        await it.clock.advance(4)
+        await telling
+        assert await it.told() == both(AlertKind.LINK)
+        assert_all_went_well(it, await it.journal.incident(ID))
+
+
+async def test_a_recorder_that_cannot_be_closed_leaves_nobody_waiting(tmp_path, monkeypatch):
+    async def broken(self) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(ClipRecorder, "aclose", broken)
+    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+        await it.clock.asleep()
+        await it.clock.advance(3)
+        await telling
+        assert it.story.incident.state is IncidentState.CLOSED
+        assert "Input/output error" in it.story.incident.problem

@@ -10,6 +10,9 @@ from dataclasses import replace
 
 from vigintd.model import Box, Detection, Frame, Risk
 
+OLDEST_S = 60.0
+"""An answer that is older than this against its frame is dated by another clock."""
+
 
 def plain(answer: object, frame: Frame, *, camera: str, detector: str) -> Detection | None:
     """The answer to `frame` in plain values, or None. It is of no later moment than the frame that was shown.
@@ -27,8 +30,8 @@ def plain(answer: object, frame: Frame, *, camera: str, detector: str) -> Detect
     return replace(
         answer,
         camera=camera,
-        # Also where it is no number, or of another clock: an incident's end is reckoned from it.
-        arrived_s=min(arrived_s, frame.arrived_s),
+        # Where it is no number, or of another clock, it is the frame's: an incident's end is reckoned from it.
+        arrived_s=arrived_s if frame.arrived_s - OLDEST_S <= arrived_s <= frame.arrived_s else frame.arrived_s,
         type=str(answer.type),
         risk=Risk(answer.risk),
         confidence=_confidence(answer.confidence),

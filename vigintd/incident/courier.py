@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
+from typing import TypeVar
 
 import structlog
 
@@ -37,6 +38,16 @@ CONCURRENT = 4
 """Deliveries under way at once; what is due beyond that waits for one of them to end."""
 BACKOFF = Backoff(first_s=5, cap_s=900)
 JOURNAL_BACKOFF = Backoff(first_s=0.2, cap_s=30)
+
+_T = TypeVar("_T")
+
+
+class _LinkLate(TransientError):
+    """The host did not answer for its link; the alert goes without one in `left_s` seconds."""
+
+    def __init__(self, message: str, left_s: float) -> None:
+        super().__init__(message)
+        self.left_s = left_s
 
 
 class Courier:
@@ -67,11 +78,14 @@ class Courier:
 
     async def tell(self, incident_id: str) -> None:
         """Send what was never tried of an incident's mails now; returns when each was tried once, delivered or not."""
-        keys = {effect.key for kind in MAILS for effect in await self._journal.hasten(kind, incident_id)}
+        keys = {effect.key for effect in await self._surely(lambda: self._journal.hasten(EffectKind.ALERT, incident_id))}
+        row = await self._surely(lambda: self._journal.incident(incident_id))
+        if row is not None and row.playable_at is not None:
+            keys |= {effect.key for effect in row.effects if effect.kind is EffectKind.FOLLOW_UP}
         self._wake.set()
         while True:
             attempt_over = self._attempt_over  # before the look into the journal, so that no end is missed
-            row = await self._journal.incident(incident_id)
+            row = await self._surely(lambda: self._journal.incident(incident_id))
             if row is None or not any(effect.key in keys and effect.attempts == 0 for effect in row.effects):
                 return
             await attempt_over.wait()
@@ -82,7 +96,7 @@ class Courier:
 
     async def tell_all(self) -> None:
         """Send every alert that was never tried now, with or without its link: there may be no later."""
-        await self._journal.hasten(EffectKind.ALERT)
+        await self._surely(lambda: self._journal.hasten(EffectKind.ALERT))
         self._wake.set()
 
     async def run(self) -> None:
@@ -94,7 +108,8 @@ class Courier:
     async def run_once(self, deliveries: asyncio.TaskGroup) -> None:
         """Start what is due and can be started, then wait for more to come due or for a reason to look again."""
         self._wake.clear()
-        for effect in await self._journal.due(*MAILS):
+        now = self._clock.now()
+        for effect in await self._journal.due(*MAILS, now=now):
             if effect.key in self._under_way:
                 continue
             if len(self._under_way) >= CONCURRENT:
@@ -102,8 +117,9 @@ class Courier:
             self._under_way.add(effect.key)
             task = deliveries.create_task(self._deliver(effect), name=f"mail {effect.key}")
             task.add_done_callback(partial(self._ended, effect.key))
-        # What is under way, or waits for a place, is looked at again when a delivery ends.
-        await any_set(self._clock, self._wake, within_s=None if self._under_way else await self._until_due_s())
+        # What waits for a place is looked at again when a delivery ends.
+        full = len(self._under_way) >= CONCURRENT
+        await any_set(self._clock, self._wake, within_s=None if full else await self._until_due_s(now))
 
     def _ended(self, key: str, _delivery: asyncio.Task[None]) -> None:
         self._under_way.discard(key)
@@ -111,8 +127,9 @@ class Courier:
         self._attempt_over = asyncio.Event()
         self._wake.set()
 
-    async def _until_due_s(self) -> float | None:
-        next_try_at = await self._journal.next_try_at(*MAILS)
+    async def _until_due_s(self, now: datetime) -> float | None:
+        """Seconds until the next mail is due of those that were not due at `now`."""
+        next_try_at = await self._journal.next_try_at(*MAILS, after=now)
         if next_try_at is None:
             return None
         return max(0.0, (next_try_at - self._clock.now()).total_seconds())
@@ -131,39 +148,38 @@ class Courier:
         else:
             log.info("mail.sent", kind=alert.kind.value, **said)
             await self._surely(lambda: self._journal.settle(effect.key, self._follow_up(effect, alert)))
-            if alert.no_video is NoVideo.LATE:
-                await self._surely(lambda: self._hasten_if_playable(effect.incident_id))
 
     def _follow_up(self, effect: Effect, alert: Alert) -> Owed | None:
         """What is owed after an alert that had to go without its link: due when it plays, which the story will say."""
         if alert.no_video is not NoVideo.LATE:
             return None
-        return Owed(EffectKind.FOLLOW_UP, effect.what, due_at=self._clock.now() + timedelta(seconds=LIFE_S))
-
-    async def _hasten_if_playable(self, incident_id: str) -> None:
-        """The link may have come to play between the text and the row of its follow-up."""
-        row = await self._journal.incident(incident_id)
-        if row is not None and row.playable_at is not None:
-            await self._journal.hasten(EffectKind.FOLLOW_UP, incident_id)
+        return Owed(EffectKind.FOLLOW_UP, effect.what, due_at=self._clock.now() + self._publishing)
 
     async def _failed(self, effect: Effect, error: TransientError | PermanentError) -> None:
         attempt = effect.attempts + 1
         age_s = (self._clock.now() - effect.owed_at).total_seconds()
-        what_next = verdict(error, attempt=attempt, age_s=age_s, life_s=LIFE_S, backoff=BACKOFF, random=self._random)
+        life_s = LIFE_S + (self._publishing.total_seconds() if effect.kind is EffectKind.FOLLOW_UP else 0)
+        what_next = verdict(error, attempt=attempt, age_s=age_s, life_s=life_s, backoff=BACKOFF, random=self._random)
         said = {"incident": effect.incident_id, "recipient": effect.what, "attempt": attempt}
         if isinstance(what_next, GiveUp):
             reason = redacted(what_next.reason)
             log.error("mail.given_up", **said, error=reason)
             await self._surely(lambda: self._journal.bury(effect.key, reason))
         else:
-            next_try_at = self._clock.now() + timedelta(seconds=what_next.delay_s)
-            log.warning("mail.postponed", **said, error=str(error), retry_in_s=round(what_next.delay_s, 1))
+            delay_s = min(what_next.delay_s, error.left_s) if isinstance(error, _LinkLate) else what_next.delay_s
+            next_try_at = self._clock.now() + timedelta(seconds=delay_s)
+            log.warning("mail.postponed", **said, error=str(error), retry_in_s=round(delay_s, 1))
             await self._surely(lambda: self._journal.postpone(effect.key, redacted(str(error)), next_try_at))
 
-    async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
+    @property
+    def _publishing(self) -> timedelta:
+        """For how long a clip may still come to play: as long as its link would live."""
+        return timedelta(hours=self._audience.expiry_h)
+
+    async def _surely(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Read or write the journal for as long as it takes; a mail is under way until then, and not sent again."""
-        await patiently(
-            write,
+        return await patiently(
+            call,
             clock=self._clock,
             random=self._random,
             backoff=JOURNAL_BACKOFF,
@@ -190,9 +206,10 @@ class Courier:
         except PermanentError as error:
             log.error("link.refused", incident=effect.incident_id, recipient=effect.what, error=str(error))
             return await self._worded(row, AlertKind.TEXT, effect.what, no_video=NoVideo.REFUSED)
-        except TransientError:
-            if (self._clock.now() - effect.owed_at).total_seconds() < self._audience.text_after_s:
-                raise
+        except TransientError as error:
+            left_s = self._audience.text_after_s - (self._clock.now() - effect.owed_at).total_seconds()
+            if left_s > 0:
+                raise _LinkLate(str(error), left_s) from error
             return await self._worded(row, AlertKind.TEXT, effect.what, no_video=NoVideo.LATE)
         return await self._worded(row, AlertKind.LINK, effect.what, link=link, expires_at=expires_at)
 
@@ -227,5 +244,13 @@ class Courier:
             expiry_h=self._audience.expiry_h if link else None,
             size_bytes=sum(part.length_bytes for part in parts) if parts else None,
             no_video=no_video,
-            snapshot_jpeg=await self._spool.read_kept(row.incident.id, ".jpg"),
+            snapshot_jpeg=await self._snapshot(row.incident.id),
         )
+
+    async def _snapshot(self, incident_id: str) -> bytes | None:
+        """The picture, where there is one that can be read: no alert waits for it."""
+        try:
+            return await self._spool.read_kept(incident_id, ".jpg")
+        except OSError as error:
+            log.warning("snapshot.unreadable", incident=incident_id, error=str(error))
+            return None

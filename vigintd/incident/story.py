@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -44,6 +44,7 @@ ABSENCE_S = 3.0
 _RISKS = (Risk.UNKNOWN, Risk.LOW, Risk.MEDIUM, Risk.HIGH)
 """Rising; a later detection may raise an incident's risk and never lowers it."""
 _STATES = tuple(IncidentState)
+_T = TypeVar("_T")
 
 
 class RingReader(Protocol):
@@ -110,8 +111,8 @@ class Story:
         self._ring = ring
         self._rooms = rooms
         self._last_detection_s = detection.arrived_s
-        self._is_stopped = False
-        """The camera will show nothing more."""
+        self._is_over = False
+        """Nothing is recorded any more, or the camera will show nothing more."""
         self._parts: asyncio.Queue[PartFile | None] = asyncio.Queue()
         """Parts in order as they begin, then None; the recorder caps their number."""
         self._outlook = _Outlook()
@@ -120,7 +121,7 @@ class Story:
 
     def extend(self, detection: Detection) -> bool:
         """Make the incident last longer for one more detection; False when it has ended already."""
-        if self._is_stopped or self._rooms.clock.monotonic_s() >= self._end_s():
+        if self._is_over or self._rooms.clock.monotonic_s() >= self._end_s():
             return False
         self._last_detection_s = max(self._last_detection_s, detection.arrived_s)
         first = self.incident.detection
@@ -142,7 +143,7 @@ class Story:
         async with asyncio.TaskGroup() as tasks:
             for name, chapter in chapters.items():
                 tasks.create_task(self._guard(name, chapter), name=f"{name} {self.incident.id}")
-        await self._become(replace(self.incident, state=IncidentState.CLOSED))
+        await self._become(replace(self.incident, state=IncidentState.CLOSED), surely=True)
         log.info("incident.closed", problem=self.incident.problem)
 
     async def _open(self) -> None:
@@ -180,11 +181,14 @@ class Story:
             partial = await self._pump(recorder)
             sealed = await recorder.seal(partial=partial)
         finally:
-            # Closed without a seal, a part tells whoever uploads it that there will be no more.
-            await recorder.aclose()
-            self._parts.put_nowait(None)
-            if not sealed:
-                self._outlook.give_up(NoVideo.UNRECORDED)
+            self._is_over = True
+            try:
+                # Closed without a seal, a part tells whoever uploads it that there will be no more.
+                await recorder.aclose()
+            finally:
+                self._parts.put_nowait(None)
+                if not sealed:
+                    self._outlook.give_up(NoVideo.UNRECORDED)
         await self._become(replace(self.incident, state=IncidentState.SEALED, parts=sealed, ended_at=self._rooms.clock.now()))
         log.info("clip.sealed", parts=len(sealed), size_bytes=sum(part.length_bytes for part in sealed))
 
@@ -208,7 +212,7 @@ class Story:
                         return trouble or ("the camera was away at the end" if absent else "")
                     batch, upcoming = upcoming.result(), None
                     if batch is None:
-                        self._is_stopped = True
+                        self._is_over = True
                         return trouble or "the camera was stopped"
                     end_s, last_s = self._end_s(), batch[-1].arrived_s
                     trouble = await self._write(recorder, [p for p in batch if p.arrived_s < end_s]) or trouble
@@ -275,7 +279,8 @@ class Story:
 
     async def _upload(self, part: PartFile) -> None:
         """Bring one part to the host; the row is settled when the host has checked the hash."""
-        effect = await self._rooms.journal.owe(self.incident.id, Owed(EffectKind.UPLOAD, str(part.index)))
+        journal = self._rooms.journal
+        effect = await self._recorded(lambda: journal.owe(self.incident.id, Owed(EffectKind.UPLOAD, str(part.index))))
         try:
             await upload_part(
                 self._rooms.host,
@@ -288,10 +293,11 @@ class Story:
                 on_accepted=lambda offset_bytes: self._accepted(part, offset_bytes),
             )
         except (VigintdError, OSError) as error:
-            await self._rooms.journal.bury(effect.key, redacted(str(error)))
+            reason = redacted(str(error))
+            await self._recorded(lambda: journal.bury(effect.key, reason))
             raise
         self._outlook.plays()
-        await self._rooms.journal.settle(effect.key)
+        await self._recorded(lambda: journal.settle(effect.key))
 
     def _accepted(self, part: PartFile, offset_bytes: int) -> None:
         """Note that the host holds so much; a link plays from the first fragment behind the header on."""
@@ -321,30 +327,36 @@ class Story:
         await self._snapshot_over.wait()
         if self._outlook.playable.is_set():
             log.info("incident.playable")
-            await self._patiently(
-                lambda: self._rooms.journal.record_playable(self.incident.id), backoff=JOURNAL_BACKOFF, life_s=self._life_s
-            )
+            await self._recorded(lambda: self._rooms.journal.record_playable(self.incident.id))
         else:
-            await self._become(replace(self.incident, no_video=self._outlook.no_video))
+            await self._become(replace(self.incident, no_video=self._outlook.no_video), surely=True)
         await self._rooms.courier.tell(self.incident.id)
 
     # The row
 
-    async def _become(self, incident: Incident) -> None:
+    async def _become(self, incident: Incident, *, surely: bool = False) -> None:
         """Change the incident, here and in the journal; its state only ever moves on.
 
-        A journal that cannot take it stops nothing: the next change writes everything again.
+        A journal that cannot take it stops nothing: the next change writes everything again. Where no other change may
+        follow, or something else depends on it, `surely` tries for as long as it takes.
         """
         if _STATES.index(incident.state) < _STATES.index(self.incident.state):
             incident = replace(incident, state=self.incident.state)
         self.incident = incident
+        if surely:
+            await self._recorded(lambda: self._rooms.journal.record_incident(self.incident))
+            return
         try:
             await self._rooms.journal.record_incident(incident)
         except TransientError as error:
             log.error("incident.unwritten", state=incident.state.value, error=str(error))
 
-    async def _patiently(self, call: Callable[[], Awaitable[object]], *, backoff: Backoff, life_s: float) -> None:
-        await patiently(
+    async def _recorded(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Write to the journal for as long as the incident is worth it."""
+        return await self._patiently(call, backoff=JOURNAL_BACKOFF, life_s=self._life_s)
+
+    async def _patiently(self, call: Callable[[], Awaitable[_T]], *, backoff: Backoff, life_s: float) -> _T:
+        return await patiently(
             call,
             clock=self._rooms.clock,
             random=self._rooms.random,
