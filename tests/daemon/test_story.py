@@ -295,3 +295,15 @@ async def test_a_detector_that_cannot_be_built_is_said_before_the_daemon_is_read
         assert "sensitivity" in box.log_tail()
         assert "Traceback" not in box.log_tail()
         assert await box.stop() == 1
+
+
+async def test_a_state_folder_whose_name_is_too_long_for_a_socket_is_said_with_what_to_do(short_path, log_folder):
+    """Before anything runs, in a sentence that names the key."""
+    folder = short_path / ("x" * 100)
+    folder.mkdir()
+    async with boxed(folder, log_folder, {"entree": camera("rtsp://127.0.0.1:1/cam")}) as box:
+        with pytest.raises(AssertionError, match=r"vigintd ended without daemon\.ready"):
+            await box.start()
+        assert "runtime_dir" in box.log_tail()
+        assert "Traceback" not in box.log_tail()
+        assert await box.stop() == 1

@@ -26,7 +26,7 @@ from vigintd.alert.smtp import MailChannel
 from vigintd.camera import Camera
 from vigintd.clock import Clock
 from vigintd.config import Settings, secrets_of
-from vigintd.control import SOCKET_NAME
+from vigintd.control import SOCKET_NAME, check_path
 from vigintd.control.server import ControlServer
 from vigintd.daemon.answers import Answers
 from vigintd.detect import Detector, registry
@@ -49,6 +49,8 @@ DRAIN_S = 10.0
 HURRY_AFTER_S = 4.0
 """For so long after a stop alerts wait for their links."""
 CAMERA_FAILED_S = 5.0
+LINKHOST_SOCKET = "linkhost.sock"
+"""In the runtime folder: where the daemon's own uploads reach the built-in host."""
 
 
 async def serve(settings: Settings, *, clock: Clock, random: Random | None = None, notifier: Notifier | None = None) -> None:
@@ -61,6 +63,8 @@ async def serve(settings: Settings, *, clock: Clock, random: Random | None = Non
         hide(secret)
     _make_folder(settings.state_dir, "state_dir")
     _make_folder(settings.runtime_path, "runtime_dir")
+    for name in (SOCKET_NAME, LINKHOST_SOCKET):
+        check_path(settings.runtime_path / name)
     with _sole_owner(settings.state_dir), _stop_signals() as stop:
         async with AsyncExitStack() as stack:
             daemon = Daemon(settings, clock=clock, random=random or SystemRandom(), notifier=notifier or Notifier())
@@ -185,7 +189,7 @@ class Daemon:
                 clock=self._clock,
                 language=settings.language,
             )
-            unix_path = settings.runtime_path / "linkhost.sock"
+            unix_path = settings.runtime_path / LINKHOST_SOCKET
             await self._linkhost.start(listen=settings.linkhost.address, unix_path=unix_path)
             stack.push_async_callback(self._linkhost.aclose)
             self._host: Host = TusHost("http://linkhost", api_key, unix_path=unix_path)
