@@ -274,7 +274,7 @@ class Journal:
         return rows[0] if rows else None
 
     async def unfinished(self) -> Sequence[IncidentRow]:
-        """Incidents that are not closed, oldest first."""
+        """Incidents that are not closed, oldest first: what a restart has to take up."""
         return await self._incidents("WHERE state != ? ORDER BY at, id", (IncidentState.CLOSED,))
 
     async def _incidents(self, where: str, parameters: _Parameters) -> Sequence[IncidentRow]:

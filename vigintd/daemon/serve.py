@@ -2,7 +2,7 @@
 
 Start: state folder locked, journal, spool, link host, host, courier, control socket, cameras; READY last.
 Stop (SIGTERM, SIGINT): STOPPING first; then the cameras; then the incidents under way seal, publish and tell
-for at most `DRAIN_S`; then everything else. What is left by then stays owed in the journal. A second signal
+for at most `DRAIN_S`; then everything else. Mails that are not out by then stay owed in the journal. A second signal
 stops at once.
 """
 

@@ -28,7 +28,7 @@ class Desk:
         self._stopped = False
 
     def detect(self, detection: Detection) -> Story | None:
-        """Open an incident for this detection, or extend the open one; None once stopped.
+        """Open an incident for this detection, or extend the open one; once stopped, None instead of opening.
 
         The story answered may not have its row yet: await `Story.acknowledged`, and see `Story.promised`, before
         promising anything.
