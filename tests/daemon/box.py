@@ -96,7 +96,8 @@ class Box:
         if self._process is None:
             return 0
         process, self._process = self._process, None
-        if process.returncode is None:
+        # One whose log has ended is ending by itself; asking it to would reap it before asyncio can (exit code 255).
+        if process.returncode is None and self._reader is not None and not self._reader.done():
             process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(DEADLINE_S):
             code = await process.wait()
