@@ -26,10 +26,7 @@ import aiosqlite
 from vigintd.clock import Clock
 from vigintd.errors import JournalUnavailable, PermanentError
 from vigintd.failpoints import failpoint
-from vigintd.model import Box, Detection, Incident, IncidentState, NoVideo, Risk, SealedPart
-
-SCHEMA_VERSION = 1
-"""`PRAGMA user_version` of what this code reads and writes."""
+from vigintd.model import Box, Detection, Incident, IncidentState, NoVideo, Original, Risk, SealedPart
 
 _SCHEMA = """
 CREATE TABLE incident (
@@ -63,19 +60,31 @@ CREATE INDEX effect_owed ON effect (kind, next_try_at) WHERE state = 'owed';
 CREATE INDEX effect_by_incident ON effect (incident_id);
 """
 
+_STEPS = (
+    _SCHEMA,
+    "ALTER TABLE incident ADD COLUMN originals TEXT NOT NULL DEFAULT '[]';",  # JSON
+)
+"""From each version of the schema to the next one; a new journal takes them all."""
+
+SCHEMA_VERSION = len(_STEPS)
+"""`PRAGMA user_version` of what this code reads and writes."""
+
 _OWE = (
     "INSERT INTO effect (key, incident_id, kind, what, state, attempts, owed_at, next_try_at, last_error)"
     " VALUES (:key, :incident_id, :kind, :what, 'owed', 0, :now, :due_at, '') ON CONFLICT (key) DO NOTHING"
 )
 
 _OPEN = (
-    "INSERT INTO incident (id, camera, state, at, detection, detections, ended_at, pre_roll_s, parts, no_video, problem)"
-    " VALUES (:id, :camera, :state, :at, :detection, :detections, :ended_at, :pre_roll_s, :parts, :no_video, :problem)"
+    "INSERT INTO incident"
+    " (id, camera, state, at, detection, detections, ended_at, pre_roll_s, parts, originals, no_video, problem)"
+    " VALUES"
+    " (:id, :camera, :state, :at, :detection, :detections, :ended_at, :pre_roll_s, :parts, :originals, :no_video, :problem)"
 )
 
 _RECORD = (
     "UPDATE incident SET state = :state, detection = :detection, detections = :detections, ended_at = :ended_at,"
-    " pre_roll_s = :pre_roll_s, parts = :parts, no_video = :no_video, problem = :problem WHERE id = :id"
+    " pre_roll_s = :pre_roll_s, parts = :parts, originals = :originals, no_video = :no_video, problem = :problem"
+    " WHERE id = :id"
 )
 
 _FOLLOW_UPS_DUE = (
@@ -183,11 +192,12 @@ class Journal:
             cursor = await database.execute("PRAGMA user_version")
             row = await cursor.fetchone()
             version = row[0] if row else 0
-            if version == 0:
-                # One transaction, so that a death in between leaves version 0 and nothing else.
-                await database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            elif version != SCHEMA_VERSION:
+            if version > SCHEMA_VERSION:
                 raise PermanentError(f"{path}: the journal is of version {version}; this vigintd knows {SCHEMA_VERSION}")
+            if version < SCHEMA_VERSION:
+                # One transaction, so that a death in between leaves the old version and nothing else.
+                steps = "".join(_STEPS[version:])
+                await database.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         except sqlite3.Error as error:
             raise PermanentError(f"{path}: the journal cannot be used: {error}") from error
 
@@ -361,6 +371,7 @@ def _incident_columns(incident: Incident) -> dict[str, object]:
         "ended_at": _stamp(incident.ended_at) if incident.ended_at else None,
         "pre_roll_s": incident.pre_roll_s,
         "parts": json.dumps([asdict(part) for part in incident.parts]),
+        "originals": json.dumps([asdict(original) for original in incident.originals]),
         "no_video": incident.no_video,
         "problem": _text(incident.problem),
     }
@@ -379,6 +390,7 @@ def _incident(row: sqlite3.Row) -> Incident:
         ended_at=_time(row["ended_at"]),
         pre_roll_s=row["pre_roll_s"],
         parts=tuple(SealedPart(**part) for part in json.loads(row["parts"])),
+        originals=tuple(Original(**original) for original in json.loads(row["originals"])),
         no_video=NoVideo(row["no_video"]) if row["no_video"] else None,
         problem=row["problem"],
     )

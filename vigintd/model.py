@@ -39,6 +39,30 @@ class StreamParameters:
     """Codec set-up as FFmpeg holds it (H.264: SPS and PPS in Annex B, or an avcC record)."""
 
 
+@dataclass(frozen=True, slots=True)
+class AudioParameters:
+    """The same for sound."""
+
+    codec: str
+    """FFmpeg's name of the codec: aac, pcm_alaw, pcm_mulaw, g726, …"""
+    sample_rate_hz: int
+    channels: int
+    extradata: bytes
+    """Codec set-up as FFmpeg holds it (AAC: an AudioSpecificConfig, ISO/IEC 14496-3)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioChunk:
+    """One coded piece of sound with its time."""
+
+    data: bytes
+    pts_90k: int
+    """In the media time of the packet it travels with."""
+    duration_90k: int
+    """0 when the source does not say."""
+    parameters: AudioParameters
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Packet:
     """One coded access unit with its time."""
@@ -52,6 +76,14 @@ class Packet:
     arrived_s: float
     """Monotonic second at which it was read from the camera; what rings and incidents go by."""
     parameters: StreamParameters
+    audio: tuple[AudioChunk, ...] = ()
+    """What was heard since the packet before this one. It travels with the picture, so that whatever keeps, drops or
+    counts packets need know nothing of sound; empty unless the camera's `audio` is on."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Coded bytes, its sound included."""
+        return len(self.data) + sum(len(chunk.data) for chunk in self.audio)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +98,9 @@ class Frame:
     at: datetime
     pixels: NDArray[np.uint8]
     """Height × width of luma, or height × width × 3 of RGB, as the detector asked. Read-only."""
+    life: int = 0
+    """Which life of the stream it comes from: between two lives the camera was away, and the scene may be another.
+    Within a life pictures come in order but at any distance; while nothing moves only key frames may be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +158,20 @@ class SealedPart:
     duration_s: float
     partial: str = ""
     """Why it ends earlier than it should, or empty."""
+    reduced: str = ""
+    """How the picture gave way because encoding could not keep up (`1280x720`, `1280x720 at 12.5 fps`), or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What the camera sent for a part that had to be encoded, kept beside the clip on request."""
+
+    index: int
+    """Of originals; one may have become several parts."""
+    codec: str
+    length_bytes: int
+    sha256: str
+    """64 hex digits over the whole file."""
 
 
 class IncidentState(StrEnum):
@@ -160,6 +209,8 @@ class Incident:
     pre_roll_s: float | None = None
     """Seconds before the detection that the clip really holds; None until recording began."""
     parts: tuple[SealedPart, ...] = ()
+    originals: tuple[Original, ...] = ()
+    """What the camera sent where it had to be encoded, when the camera's `keep_original` is on."""
     no_video: NoVideo | None = None
     """Why no link will ever play; None while one may."""
     problem: str = ""

@@ -18,7 +18,7 @@ _MIN_SECRET_LENGTH = 4
 # A password typed into a URL may hold / @ ? or a quote: after `user:` everything up to the last @ of the word counts as it,
 # even where that swallows a harmless path.
 _USERINFO = re.compile(r"(?<=://)(?:[^\s/:@]{0,200}:\S{0,500}|[^\s/@]{1,200}(?:@[^\s/@]{1,200}){0,3})(?=@)")
-_NAMES = r"(?:token|api[_-]?key|password|passwd|secret)"
+_NAMES = r"(?:token|api[_-]?key|password|passwd|pwd|secret)"
 # After a bare `name:` only what stands in quotes is a value; the rest is a sentence, such as "mail.password: is required".
 _TOKEN = re.compile(
     rf"(?i)({_NAMES}(?:=|%3D|['\"]\s?:\s?|\s?[:=]\s?(?=['\"])))"

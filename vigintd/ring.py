@@ -23,11 +23,10 @@ GAP_S = 5.0
 
 @dataclass(slots=True)
 class _Gop:
-    """A readable GOP: where it begins, and its coded bytes."""
+    """A readable GOP: where it begins."""
 
     first_seq: int
     first_arrived_s: float
-    size_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -43,9 +42,11 @@ class Ring:
     """Recent packets of one camera.
 
     Whole GOPs leave from the front, while the rest still spans `span_s` seconds of arrival or while there are
-    more than `limit_bytes` coded bytes. A single GOP larger than `limit_bytes` empties the ring: nothing can be
-    read until the next key frame (`ring.gop_too_large`). Followers that are up to date still get its packets;
-    those are held beside, within the same bound, until the slowest follower has them.
+    more than `limit_bytes` coded bytes, their sound included. A single GOP larger than `limit_bytes` empties the
+    ring: nothing can be read until the next key frame (`ring.gop_too_large`). Followers that are up to date still get
+    its packets; those are held beside, within the same bound, until the slowest follower has them.
+
+    A batch that a follower was given is its own, and at most another `limit_bytes` until it asks for the next.
     """
 
     def __init__(self, *, camera: str, span_s: float, limit_bytes: int) -> None:
@@ -61,7 +62,7 @@ class Ring:
 
     @property
     def size_bytes(self) -> int:
-        """Coded bytes held; never more than `limit_bytes`."""
+        """Coded bytes held, sound included; never more than `limit_bytes`."""
         return self._size_bytes
 
     @property
@@ -128,9 +129,7 @@ class Ring:
             self._forget_all()
             return
         self._packets.append(packet)
-        self._size_bytes += len(packet.data)
-        if self._gops:
-            self._gops[-1].size_bytes += len(packet.data)
+        self._size_bytes += packet.size_bytes
         self._drop_what_nobody_can_read()
         self._evict_over_limit()
         self._evict_over_span(packet.arrived_s)
@@ -174,7 +173,7 @@ class Ring:
             self._drop_first()
 
     def _drop_first(self) -> None:
-        self._size_bytes -= len(self._packets.popleft().data)
+        self._size_bytes -= self._packets.popleft().size_bytes
         self._first_seq += 1
 
     def _start(self, moment_s: float) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.camera.streams import RtspServer, start_server, write_video
+from vigintd import logs
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,16 @@ def video(tmp_path_factory) -> Path:
 def annex_b(tmp_path_factory) -> Path:
     """The same as a transport stream: Annex B, parameter sets in it."""
     return write_video(tmp_path_factory.mktemp("video") / "block.ts")
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What is logged, as it would be written."""
+    before = structlog.get_config()
+    written = io.StringIO()
+    logs.configure("json", stream=written)
+    yield written
+    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from vigintd.camera.stream import StreamRequest
+from vigintd.camera.stream import Stream, StreamRequest
 from vigintd.config import CameraSettings
 from vigintd.model import Packet, StreamParameters
 
@@ -23,8 +24,15 @@ FPS = 50
 GOP = 10
 
 
-def request(url: str, *, open_timeout_s: float = 5, stall_timeout_s: float = 5) -> StreamRequest:
-    return StreamRequest(url, "the label", open_timeout_s, stall_timeout_s)
+def request(
+    url: str,
+    *,
+    open_timeout_s: float = 5,
+    stall_timeout_s: float = 5,
+    transport: Literal["tcp", "udp"] = "tcp",
+    audio: bool = False,
+) -> StreamRequest:
+    return StreamRequest(url, "the label", open_timeout_s, stall_timeout_s, transport, audio)
 
 
 def parameters(codec: str = "h264") -> StreamParameters:
@@ -115,8 +123,25 @@ def start_server(arguments: tuple[str, ...]) -> tuple[subprocess.Popen[str], int
     return process, int(port)
 
 
-def settings(url: str, **more: object) -> CameraSettings:
+def settings(url: str | list[str], **more: object) -> CameraSettings:
     return CameraSettings.model_validate({"url": url, "open_timeout_s": 5, "stall_timeout_s": 5, "pre_roll_s": 5, **more})
+
+
+def assert_ends_when_told(stream: Stream) -> None:
+    """Soon and quietly, though more might come; FFmpeg's own bound is later."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def read() -> None:
+        for _ in stream.packets():
+            begun.set()
+        ended.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert begun.wait(10)
+    stream.interrupt()
+    assert ended.wait(5)
+    reader.join()
 
 
 def capture_threads() -> set[threading.Thread]:

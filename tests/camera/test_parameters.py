@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.camera.streams import packets_of, write_video
 from vigintd.camera.av_stream import _size_by_decoding
-from vigintd.camera.parameters import ParameterTracker, first_slice, parameter_sets
+from vigintd.camera.parameters import ParameterTracker, begins_picture, codec_of, first_slice, parameter_sets
 from vigintd.model import Packet, StreamParameters
 
 SPS, PPS, IDR = b"\x67sps", b"\x68pps", b"\x65slice"
@@ -45,6 +45,16 @@ class TestParameterSets:
         """A camera may send anything."""
         assert all(nal in data for nal in parameter_sets(codec, data))
         assert 0 <= first_slice(codec, data) <= len(data)
+        assert begins_picture(codec, data) in (True, False)
+        assert codec_of(codec, data) in ("h264", "hevc")
+
+    def test_the_first_slice_says_whether_it_begins_the_picture(self):
+        """Its first bit, in both codecs."""
+        assert begins_picture("h264", annex_b(SPS, b"\x65\x88"))
+        assert not begins_picture("h264", annex_b(SPS, b"\x65\x10"))
+        assert begins_picture("hevc", annex_b(b"\x26\x01\xac"))
+        assert not begins_picture("hevc", annex_b(b"\x26\x01\x2c"))
+        assert begins_picture("mjpeg", b"\xff\xd8")
 
 
 class TestTracker:
@@ -86,3 +96,20 @@ class TestTracker:
         tracker = ParameterTracker(large[0].parameters, _size_by_decoding)
         assert tracker.at_key(large[0]).parameters.width_px == 320
         assert tracker.at_key(small[0]).parameters.width_px == 160
+
+    def test_a_set_up_that_comes_beside_the_data_is_taken(self):
+        """RTMP sends a new avcC record where the picture changes."""
+        parameters = StreamParameters("h264", 640, 360, b"\x01\x64\x00\x1f")
+        tracker = ParameterTracker(parameters, lambda _: (320, 180))
+        assert tracker.at_key(key(b"\x00\x00\x00\x01\x65", parameters), parameters.extradata).parameters is parameters
+        found = tracker.at_key(key(b"\x00\x00\x00\x01\x65", parameters), b"\x01\x4d\x00\x1e").parameters
+        assert found == StreamParameters("h264", 320, 180, b"\x01\x4d\x00\x1e")
+
+    def test_a_change_of_codec_is_seen_by_its_parameter_sets(self):
+        """A transport stream may go on as HEVC and back, under the old name."""
+        vps, sps, pps, idr = b"\x40\x01v", b"\x42\x01s", b"\x44\x01p", b"\x26\x01i"
+        tracker = ParameterTracker(self.parameters, lambda _: (320, 180))
+        hevc = tracker.at_key(key(annex_b(b"\x46\x01", vps, sps, pps, idr), self.parameters)).parameters
+        assert hevc == StreamParameters("hevc", 320, 180, annex_b(vps, sps, pps))
+        assert tracker.at_key(key(annex_b(idr), hevc)).parameters is hevc
+        assert tracker.at_key(key(annex_b(SPS, PPS, IDR), hevc)).parameters.codec == "h264"

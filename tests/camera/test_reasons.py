@@ -3,11 +3,12 @@
 import socket
 import threading
 import traceback
+import wave
 from contextlib import suppress
 
 import pytest
 
-from tests.camera.streams import request
+from tests.camera.streams import request, write_video
 from vigintd.camera.av_stream import open_av_stream
 from vigintd.camera.stream import StreamRequest
 from vigintd.clock import SystemClock
@@ -103,6 +104,18 @@ def test_files_that_are_missing_or_no_video_have_words(tmp_path):
     assert reason(request((tmp_path / "missing.mp4").as_uri())) == "not_found"
     assert reason(request(tmp_path.as_uri())) == "not_found"
     assert reason(request((tmp_path / "text.mp4").as_uri())) == "garbage"
+
+
+def test_a_codec_that_nobody_knows_is_unsupported_and_sound_alone_no_video(tmp_path):
+    """Not the camera's fault, and not one of the network's."""
+    video = write_video(tmp_path / "video.mkv", seconds=0.1).read_bytes()
+    assert b"V_MPEG4/ISO/AVC" in video
+    (tmp_path / "unknown.mkv").write_bytes(video.replace(b"V_MPEG4/ISO/AVC", b"V_NONE4/ISO/AVC"))
+    assert reason(request((tmp_path / "unknown.mkv").as_uri())) == "unsupported"
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(1600))
+    assert reason(request((tmp_path / "sound.wav").as_uri())) == "no_video"
 
 
 def test_redirects_for_ever_end_with_the_time_to_open(answering):

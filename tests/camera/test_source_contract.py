@@ -2,16 +2,15 @@
 
 import itertools
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.camera.streams import packets_of, write_video
+from tests.camera.streams import assert_ends_when_told, packets_of, write_video
 from tests.camera.streams import request as stream_request
 from vigintd.camera.av_stream import open_av_stream
 from vigintd.camera.decode import Decoder
-from vigintd.camera.stream import Stream
+from vigintd.camera.stream import Stream, Wire
 from vigintd.clock import SystemClock
 from vigintd.model import Packet
 
@@ -34,6 +33,9 @@ class ScriptedStream:
 
     def interrupt(self) -> None:
         self._stop.set()
+
+    def wire(self) -> Wire | None:
+        return None
 
     def close(self) -> None:
         self._stop.set()
@@ -102,22 +104,7 @@ def test_packets_decode_without_their_container(stream):
 
 def test_an_interrupt_from_another_thread_ends_it_quietly(stream):
     """A reader that waits for the next packet returns soon, and without an error."""
-    ended = threading.Event()
-
-    def read() -> None:
-        for _ in stream.packets():
-            begun.set()
-        ended.set()
-
-    begun = threading.Event()
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    assert begun.wait(10)
-    began_s = time.monotonic()
-    stream.interrupt()
-    assert ended.wait(2)
-    assert time.monotonic() - began_s < 1
-    reader.join()
+    assert_ends_when_told(stream)
 
 
 def test_closing_and_interrupting_more_than_once_does_no_harm(stream):

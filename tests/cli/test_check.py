@@ -15,23 +15,28 @@ from typing import Any
 
 import pytest
 
+from tests.cli.streams import STREAM
+from vigintd.camera.probe import CameraFacts
 from vigintd.cli import check as check_module
+from vigintd.cli.advice import figures
 from vigintd.cli.check import AT_ONCE, Finding, Probes, State, examine, probe_folders, probe_host
 from vigintd.config import Settings, load
 from vigintd.errors import DetectorError, HostRefused, HostUnavailable, MailRefused, MailUnavailable, PermanentError, StreamLost
 
-Probe = Callable[..., Awaitable[str]]
+Probe = Callable[..., Awaitable[Any]]
+
+TOLD = "h264 1280x720, 25 fps, a key frame every 2 s, 4 Mbit/s, pre-roll 10 s"
 
 
-def answers(line: str) -> Probe:
-    async def probe(*_: object) -> str:
-        return line
+def answers(found: object) -> Probe:
+    async def probe(*_: object) -> object:
+        return found
 
     return probe
 
 
 def fails(error: Exception) -> Probe:
-    async def probe(*_: object) -> str:
+    async def probe(*_: object) -> object:
         raise error
 
     return probe
@@ -54,7 +59,7 @@ def as_nobody(*folders: Path) -> Iterator[None]:
 
 
 GOOD = Probes(
-    camera=answers("h264 1920x1080"),
+    camera=answers(CameraFacts(STREAM, None)),
     detector=answers("motion"),
     folders=answers("can be written"),
     host=answers("listens"),
@@ -77,7 +82,7 @@ async def test_everything_that_is_configured_is_tried(settings):
     assert await examine(settings, GOOD) == [
         Finding("configuration", State.OK, "no fault"),
         Finding("folders", State.OK, "can be written"),
-        Finding("camera entree", State.OK, "h264 1920x1080"),
+        Finding("camera entree", State.OK, TOLD, facts=figures(settings.cameras["entree"], CameraFacts(STREAM, None))),
         Finding("detector mouvement of entree", State.OK, "motion"),
         Finding("host linkhost", State.OK, "listens"),
         Finding("mail server localhost", State.OK, "STARTTLS"),
@@ -87,6 +92,10 @@ async def test_everything_that_is_configured_is_tried(settings):
 @pytest.mark.parametrize(
     ("what", "probe", "error", "todo"),
     [
+        ("camera", "camera", StreamLost("x", reason="frozen"), "restart the camera"),
+        ("camera", "camera", StreamLost("x", reason="no_video"), "switch the video of this stream on"),
+        ("camera", "camera", StreamLost("x", reason="vanished"), "see to the camera's power supply"),
+        ("camera", "camera", StreamLost("x", reason="redirects"), "write the address where the stream really is"),
         (
             "camera",
             "camera",
@@ -184,10 +193,10 @@ async def test_cameras_are_tried_at_once_but_not_all(settings):
         most = max(most, under_way)
         await asyncio.sleep(0)
         under_way -= 1
-        return "h264"
+        return CameraFacts(STREAM, None)
 
     findings = await examine(settings.model_copy(update={"cameras": cameras}), replace(GOOD, camera=camera))
-    assert sum(finding.result == "h264" for finding in findings) == 64
+    assert sum(finding.result == TOLD for finding in findings) == 64
     assert 1 < most <= AT_ONCE
 
 
@@ -197,6 +206,18 @@ async def test_what_works_but_is_hardly_meant_is_noted(config):
     notes = [finding for finding in await examine(settings, GOOD) if finding.state is State.NOTE]
     assert [note.what for note in notes] == ["camera entree", "links"]
     assert "nobody but this machine can open them" in notes[1].result
+
+
+async def test_advice_on_a_camera_stands_below_it(settings):
+    """As a note: it works."""
+    facts = CameraFacts(replace(STREAM, codec="hevc"), None)
+    found = await examine(settings, replace(GOOD, camera=answers(facts)))
+    assert [(finding.what, finding.state) for finding in found[2:5]] == [
+        ("camera entree", State.OK),
+        ("camera entree", State.NOTE),
+        ("detector mouvement of entree", State.OK),
+    ]
+    assert found[3].todo == "choose H.264 in the camera's own settings"
 
 
 class TestBuiltInHost:
@@ -281,7 +302,7 @@ class TestCommand:
         tries_with(GOOD)
         done = vigintd("check", "--config", config)
         assert done.exit_code == 0
-        assert re.search(r"camera entree +✓ ok +h264 1920x1080", done.stdout)
+        assert re.search(r"camera entree +✓ ok +h264 1280x720", done.stdout)
         assert re.search(r"links +! note", done.stdout)
 
     def test_something_fails(self, vigintd, config, tries_with):
@@ -320,6 +341,27 @@ class TestCommand:
             "result": "no answer",
             "todo": "correct mail.server, mail.port and mail.security, and see that this machine may reach it",
         }
+
+    def test_a_cameras_figures_are_for_programs(self, vigintd, config, tries_with):
+        """Beside the sentence, and nothing of the kind where there are none."""
+        tries_with(GOOD)
+        found = json.loads(vigintd("check", "--json", "--config", config).stdout)["findings"]
+        assert found[2]["facts"] == {
+            "main": {
+                "url_number": 1,
+                "codec": "h264",
+                "width_px": 1280,
+                "height_px": 720,
+                "fps": 25.0,
+                "gop_s": 2.0,
+                "looked_s": 4.0,
+                "bits_per_s": 4_000_000,
+                "sound": None,
+            },
+            "detect": None,
+            "pre_roll_s": 10,
+        }
+        assert "facts" not in found[1]
 
     def test_it_really_tries(self, vigintd, config):
         """With the real probes: nobody is a camera or a mail server here, and the detector is there."""

@@ -98,10 +98,10 @@ async def test_a_follower_hears_of_each_fragment_and_of_the_end(recorder, parts,
 
 
 async def test_nothing_is_written_before_the_first_key_frame(recorder, parts, plain):
-    """What cannot be shown is dropped and counted, not muxed."""
+    """What could not be shown is not muxed, and is no loss."""
     await recorder.write(plain[5:30])
     assert recorder.started_s == plain[25].arrived_s
-    assert dropped() == 20
+    assert dropped() == 0
     (sealed,) = await recorder.seal()
     assert sealed.duration_s == pytest.approx(5 / FPS)
 
@@ -156,7 +156,7 @@ async def test_without_parameter_sets_the_clip_waits_for_them(recorder, plain):
     bare = [replace(p, parameters=replace(p.parameters, extradata=b"")) for p in coded(FPS, global_header=True)]
     await recorder.write(bare + later(plain, arrival_s=1))
     assert recorder.started_s == 101
-    assert dropped() == FPS
+    assert dropped() == 1
 
 
 @pytest.mark.parametrize("ticks", [-324_000_000, 3_600 * 90_000, -(1 << 33), 17])
@@ -297,6 +297,27 @@ async def test_a_cancelled_writer_leaves_a_clip_that_seals(recorder, parts, plai
     assert sealed.sha256 == hashlib.sha256(data).hexdigest()
     assert fmp4.scan(data)[1] == len(data)
     Played(data).assert_plays()
+
+
+async def test_a_seal_under_way_is_not_broken_by_closing(recorder, parts, plain, monkeypatch):
+    """Who closes waits for it: what could be sealed is."""
+    reached, go_on, seal = asyncio.Event(), asyncio.Event(), PartFile.seal
+
+    async def slow(part, **told):
+        reached.set()
+        await go_on.wait()
+        return await seal(part, **told)
+
+    monkeypatch.setattr(PartFile, "seal", slow)
+    await recorder.write(plain)
+    sealing = asyncio.create_task(recorder.seal())
+    closing = asyncio.create_task(recorder.aclose())
+    async with asyncio.timeout(10):
+        await reached.wait()
+        go_on.set()
+        (sealed,) = await sealing
+        await closing
+    assert parts[0].sealed == sealed
 
 
 async def test_packets_are_never_changed(recorder, plain):

@@ -14,11 +14,13 @@ BEGAN_AT = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 HEIGHT, WIDTH = 180, 320
 
 
-def frame(number: int = 0, pixels: np.ndarray | None = None, *, arrived_s: float | None = None, fps: float = 5) -> Frame:
+def frame(
+    number: int = 0, pixels: np.ndarray | None = None, *, arrived_s: float | None = None, fps: float = 5, life: int = 1
+) -> Frame:
     """Frame `number` of the camera `entree`."""
     arrived_s = number / fps if arrived_s is None else arrived_s
     pixels = np.zeros((HEIGHT, WIDTH), np.uint8) if pixels is None else pixels
-    return Frame("entree", number, arrived_s, BEGAN_AT + timedelta(seconds=arrived_s), pixels)
+    return Frame("entree", number, arrived_s, BEGAN_AT + timedelta(seconds=arrived_s), pixels, life)
 
 
 def room(seed: int = 1) -> np.ndarray:
@@ -50,9 +52,12 @@ def shown(detector: Detector, frames: Iterable[Frame]) -> list[Detection]:
     return [answer for answer in answers if isinstance(answer, Detection)]
 
 
-def scene(seconds: float, picture_at: Callable[[float], np.ndarray], *, fps: float = 5, from_s: float = 0.0) -> list[Frame]:
-    """Frames of a scene that is drawn for each moment, with a little noise."""
+def scene(
+    seconds: float, picture_at: Callable[[float], np.ndarray], *, fps: float = 5, from_s: float = 0.0, life: int = 1
+) -> list[Frame]:
+    """Frames of a scene that is drawn for each moment from its own beginning, with a little noise."""
     count = round(seconds * fps)
     return [
-        frame(number, noisy(picture_at(number / fps), 2, number), arrived_s=from_s + number / fps) for number in range(count)
+        frame(number, noisy(picture_at(number / fps), 2, number), arrived_s=from_s + number / fps, life=life)
+        for number in range(count)
     ]

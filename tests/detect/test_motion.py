@@ -128,8 +128,41 @@ class TestKeepsQuiet:
     def test_when_the_camera_was_away(self, away_s):
         """What changed between two streams was not seen to move, even if it was turned or moved."""
         before = scene(4, lambda _: ROOM)
-        after = scene(4, lambda _: with_person(room(2), 0.5), from_s=4 + away_s)
+        after = scene(4, lambda _: with_person(room(2), 0.5), from_s=4 + away_s, life=2)
         assert shown(motion(), [*before, *after]) == []
+
+    @pytest.mark.parametrize("away_s", [0.1, 3, 60])
+    def test_when_somebody_came_while_the_camera_was_away(self, away_s):
+        """However little else has changed, and however short it was."""
+        walking = scene(1, lambda t: with_person(ROOM, 0.3 + t / 10), from_s=4 + away_s, life=2)
+        assert shown(motion(), [*scene(4, lambda _: ROOM), *walking]) == []
+
+    @pytest.mark.parametrize("every_s", [2, 4, 10])
+    def test_on_glances_at_a_clock_in_the_picture(self, every_s):
+        """It differs at each, and is not one thing that moves."""
+
+        def clock(t: float) -> np.ndarray:
+            picture = ROOM.copy()
+            picture[8:24, 8:72] = 0
+            picture[10:22, 10:70] = np.random.default_rng(int(t)).integers(0, 2, (3, 15)).repeat(4, 0).repeat(4, 1) * 235
+            return picture
+
+        glances = [frame(number, clock(t), arrived_s=t) for number, t in enumerate(np.arange(8, 200, every_s).tolist())]
+        assert shown(motion(sensitivity="high"), [*scene(8, clock), *glances]) == []
+
+    @pytest.mark.parametrize("every_s", [2, 10])
+    def test_on_glances_while_dusk_falls(self, every_s):
+        """And it sees as well as ever afterwards: slow light is not learnt as noise."""
+
+        def dusk(t: float) -> np.ndarray:
+            return (ROOM * max(0.3, 1 - t / 200)).astype(np.uint8)
+
+        detector = motion()
+        quiet = [*scene(8, dusk), *(frame(9, noisy(dusk(t), 2, t), arrived_s=t) for t in range(8, 120, every_s))]
+        assert shown(detector, quiet) == []
+        found = shown(detector, scene(4, lambda t: with_person(dusk(120), t / 5), from_s=120))
+        assert found
+        assert found[0].arrived_s <= 121
 
     def test_when_something_is_put_down(self):
         """A parcel appears: the one who brings it moves, it does not."""
@@ -154,9 +187,18 @@ class TestKeepsQuiet:
 
 
 class TestAfterwards:
+    @pytest.mark.parametrize("every_s", [1, 2, 4, 10])
+    def test_movement_is_seen_at_once_after_a_quiet_time_of_glances(self, every_s):
+        """As soon as if every frame had been shown."""
+        before = scene(6, lambda _: ROOM)
+        glances = [frame(number, noisy(ROOM, 2, number), arrived_s=number) for number in range(6, 62, every_s)]
+        person = scene(5, lambda t: with_person(ROOM, t / 5), from_s=62)
+        full = shown(motion(), [*before, *scene(56, lambda _: ROOM, from_s=6), *person])
+        assert shown(motion(), [*before, *glances, *person])[0].arrived_s <= full[0].arrived_s + 0.21
+
     def test_movement_is_seen_again_after_the_camera_was_away(self):
         """It learns the scene anew, for a second."""
-        frames: list[Frame] = [*scene(4, lambda _: ROOM), *scene(8, walk, from_s=30)]
+        frames: list[Frame] = [*scene(4, lambda _: ROOM), *scene(8, walk, from_s=30, life=2)]
         assert 33 <= shown(motion(), frames)[0].arrived_s <= 34.2
 
     def test_movement_is_seen_again_after_the_light_changed(self):

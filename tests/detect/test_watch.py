@@ -10,7 +10,7 @@ import pytest
 from tests.detect.frames import frame
 from vigintd import metrics
 from vigintd.detect import Detector
-from vigintd.detect.watch import Watch, watch
+from vigintd.detect.watch import Watch, wait_until_free, watch
 from vigintd.errors import DetectorError
 from vigintd.model import Detection, Frame
 
@@ -311,3 +311,30 @@ async def test_a_replacement_that_cannot_be_built_is_a_failure_too(house):
         await until(partial(has_failed, number))
     watching.offer(frame(3))
     assert (await house.hears()).frame_number == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_whoever_waits_until_it_is_free_has_no_frame_skipped(house, kind):
+    """As late frames do, that were looked back at and come faster than the detector is."""
+    made = house.set(kind, seen)
+
+    def look_back() -> None:
+        for number in range(50):
+            wait_until_free(made, 5)
+            made.offer(frame(number))
+
+    await asyncio.to_thread(look_back)
+    assert [(await house.hears()).frame_number for _ in range(50)] == list(range(50))
+    assert "detector.frames_skipped" not in metrics.snapshot()
+
+
+async def test_waiting_for_one_that_hangs_ends(house):
+    """It holds a frame up for so long, and no longer."""
+    go_on = threading.Event()
+    made = house.set(Plain, lambda one: go_on.wait(10) and None)
+    for number in range(3):
+        made.offer(frame(number))
+    await asyncio.wait_for(asyncio.to_thread(wait_until_free, made, 0.01), 5)
+    go_on.set()
+    made.close()
+    await asyncio.wait_for(asyncio.to_thread(wait_until_free, made, 10), 5)

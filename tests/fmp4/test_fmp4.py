@@ -1,15 +1,16 @@
 """What counts as a whole fragment, and what is said of it."""
 
+import re
 import struct
 import tracemalloc
-from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fmp4.boxes import box, fragment, full, init, moof, moov, words
+from tests.fmp4.boxes import box, children, descriptor, esds, fragment, full, init, moof, moov, sound_entry, with_sound, words
 from vigintd import fmp4
 from vigintd.model import Fragment
 
@@ -83,15 +84,27 @@ def test_defaults_come_from_tfhd_then_trex():
     assert [(f.duration_90k, f.is_key) for f in found] == [(6000, False), (12_000, True), (100, True)]
 
 
+def both(*trafs: bytes) -> bytes:
+    """A fragment of several tracks."""
+    return box(b"moof", *(box(kind, body) for moof in trafs for kind, body in children(moof))) + box(b"mdat", b"both")
+
+
+TALKIE = (
+    with_sound(sound_entry())
+    + both(moof(0, [24_000], track_id=2), moof(0, [3600] * 10))
+    + both(moof(36_000, [3600], key=False), moof(24_000, [1024] * 4, track_id=2))
+    + both(moof(28_096, [1024], track_id=2))
+)
+
+
 def test_the_video_track_gives_time_and_key():
-    """Of a fragment with sound, the picture's time counts, whichever comes first."""
-    sound = moov(48_000, track_id=2, handler=b"soun")
-    traks = [body for kind, body in _children(sound) if kind in (b"trak", b"mvex")]
-    head = box(b"ftyp", b"isom") + box(b"moov", box(b"trak", traks[0]), *(box(k, b) for k, b in _children(moov())))
-    trafs = [b for f in (moof(48_000, [48_000], track_id=2), moof(90_000, [3600])) for k, b in _children(f) if k == b"traf"]
-    data = head + box(b"moof", *(box(b"traf", t) for t in trafs)) + box(b"mdat")
-    assert fmp4.read_init(head)[0].is_video
-    assert fmp4.scan(data)[0][1].start_90k == 90_000
+    """Of a fragment with sound, the picture's time counts, whichever comes first; sound alone goes by its own."""
+    assert fmp4.read_init(TALKIE)[0].is_video
+    assert [(f.start_90k, f.duration_90k, f.is_key) for f in fmp4.scan(TALKIE)[0][1:]] == [
+        (0, 36_000, True),
+        (36_000, 3600, False),
+        (52_680, 1920, False),
+    ]
 
 
 def test_a_page_can_be_told_codec_and_size():
@@ -100,6 +113,29 @@ def test_a_page_can_be_told_codec_and_size():
     assert fmp4.video_size(init()) == (1920, 1080)
     with pytest.raises(ValueError, match=r"no H\.264"):
         fmp4.codec_string(box(b"ftyp") + moov(handler=b"soun"))
+
+
+@pytest.mark.parametrize(
+    ("inside", "codec"),
+    [
+        (esds(), "mp4a.40.2"),
+        (esds(setup=b"\x2b\x92\x08\x00"), "mp4a.40.5"),
+        (esds(setup=b"\xf9\x48\x40"), "mp4a.40.42"),
+        (esds(0x6B), "mp4a.6B"),
+        (esds(flags=0xE0, between=b"\0\1\3url\0\2"), "mp4a.40.2"),
+    ],
+)
+def test_a_page_is_told_the_sound_too(inside, codec):
+    """Object type and audio object type, as RFC 6381, section 3.3 has them, behind the picture's codec."""
+    assert fmp4.codec_string(with_sound(sound_entry(inside))) == f"avc1.64001F, {codec}"
+
+
+@pytest.mark.parametrize("entry", [sound_entry(b""), box(b"Opus", bytes(28))])
+def test_sound_of_an_unknown_codec_names_none(entry):
+    """A player that was told the picture alone would refuse the file in the middle."""
+    assert fmp4.scan(with_sound(entry))[1] == len(with_sound(entry))
+    with pytest.raises(ValueError, match="unknown codec"):
+        fmp4.codec_string(with_sound(entry))
 
 
 TFHD = full(b"tfhd", 0, 0, words(1))
@@ -131,6 +167,11 @@ HUGE = struct.pack(">I4sQ", 1, b"mdat", 1 << 60)
         ),
         (init() + box(b"moof", box(b"traf", full(b"tfhd", 0, 8, words(1)))), "too short"),
         (init() + moof((1 << 64) - 1, [1]), "beyond all sense"),
+        (with_sound(sound_entry(full(b"esds", 0, 0))), "too short"),
+        (with_sound(sound_entry(full(b"esds", 0, 0, b"\4\0"))), "4 where 3"),
+        (with_sound(sound_entry(full(b"esds", 0, 0, b"\3\xff\xff\xff\x7f"))), "beyond its box"),
+        (with_sound(sound_entry(full(b"esds", 0, 0, descriptor(3, b"\0\1\x40\xff")))), "too short"),
+        (with_sound(sound_entry(esds(setup=b"\x15"))), "too short"),
     ],
 )
 def test_what_is_no_clip_is_refused_with_a_reason(data, sentence):
@@ -151,7 +192,7 @@ def test_a_torn_tail_ends_a_lenient_scan():
 
 def test_too_many_tracks_are_refused():
     """A fragment's cost is bounded by bounding the tracks."""
-    tracks = [box(kind, body) for n in range(1, 12) for kind, body in _children(moov(track_id=n)) if kind == b"trak"]
+    tracks = [box(kind, body) for n in range(1, 12) for kind, body in children(moov(track_id=n)) if kind == b"trak"]
     with pytest.raises(ValueError, match="tracks"):
         fmp4.scan(box(b"ftyp") + box(b"moov", *tracks))
 
@@ -171,13 +212,15 @@ def test_a_claimed_length_allocates_nothing():
 
 
 @settings(max_examples=300)
-@given(st.data())
-def test_hostile_bytes_raise_or_wait(data):
+@given(st.data(), st.sampled_from([MOVIE, TALKIE]))
+def test_hostile_bytes_raise_or_wait(data, movie):
     """Any change of any bytes ends in fragments inside the data, in waiting, or in `ValueError`: nothing else."""
-    mangled = bytearray(MOVIE)
+    mangled = bytearray(movie)
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(mangled) - 1))
         mangled[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
+    with suppress(ValueError):
+        assert re.fullmatch(r"avc[13]\.[0-9A-F]{6}(, mp4a\.[0-9A-F]{2}(\.\d+)?)*", fmp4.codec_string(bytes(mangled)))
     try:
         found, consumed = fmp4.scan(bytes(mangled))
     except ValueError:
@@ -196,13 +239,3 @@ def test_noise_raises_or_waits(noise):
         except ValueError:
             continue
         assert parser.whole_bytes <= len(head + noise)
-
-
-def _children(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and body of the boxes inside the first box of `data`."""
-    size = int.from_bytes(data[:4])
-    at = 8
-    while at < size:
-        (length,) = struct.unpack_from(">I", data, at)
-        yield data[at + 4 : at + 8], data[at + 8 : at + length]
-        at += length

@@ -162,7 +162,30 @@ def test_a_wrong_value_is_told_in_plain_words_and_once(written, old, new, said):
 @pytest.mark.parametrize("url", ["file:///srv/video.mp4", "file://localhost/srv/video.mp4", "v4l2:///dev/video0"])
 def test_sources_on_this_machine_are_named_by_absolute_paths(written, url):
     """As the example shows them."""
-    assert load(written(GOOD, "rtsp://10.0.0.11/main", url), environ={}).cameras["entree"].url == url
+    assert load(written(GOOD, "rtsp://10.0.0.11/main", url), environ={}).cameras["entree"].url == (url,)
+
+
+def test_a_camera_may_have_several_addresses(written):
+    """They are kept in the order in which they are tried."""
+    path = written(GOOD, '"rtsp://10.0.0.11/main"', '["rtsp://10.0.0.11/main", "rtsp://10.0.0.12/main"]')
+    assert load(path, environ={}).cameras["entree"].url == ("rtsp://10.0.0.11/main", "rtsp://10.0.0.12/main")
+
+
+def test_of_several_addresses_the_wrong_one_is_told(written):
+    """By its place in the list, and a single one without a place."""
+    path = written(GOOD, '"rtsp://10.0.0.11/main"', '["rtsp://10.0.0.11/main", "pipe:0"]')
+    assert [fault.key for fault in faults_of(path)] == ["cameras.entree.url.1"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["pipe:0", "concat:/etc/hosts|/etc/passwd", "subfile:/etc/passwd", "data:text/plain,x", "tcp://10.0.0.11:80", "/srv/x.mp4"],
+)
+def test_what_ffmpeg_could_open_besides_cameras_is_refused(written, url):
+    """A configuration is no way to make the daemon read or run anything."""
+    (fault,) = faults_of(written(GOOD, "rtsp://10.0.0.11/main", url))
+    assert fault.key == "cameras.entree.url"
+    assert "begins with one of" in fault.problem
 
 
 def test_the_environment_may_name_the_file(written):

@@ -42,6 +42,7 @@ def _no_registered_secrets(monkeypatch):
         "{'smtp_password': 'hunter2'}",
         "password = 'hun ter2'",
         "secret=hunter2",
+        "http://10.0.0.11/videostream.cgi?user=admin&pwd=hunter2",
     ],
 )
 def test_credentials_in_texts_are_blanked(text):

@@ -16,6 +16,7 @@ from vigintd import failpoints
 from vigintd.clip.recorder import ClipRecorder
 from vigintd.errors import HostRefused, HostUnavailable
 from vigintd.incident import Audience, Courier, Plan, Rooms, Story
+from vigintd.incident.story import BATCH_S
 from vigintd.journal import EffectState, IncidentRow, Journal
 from vigintd.model import AlertKind, Detection, IncidentState, NoVideo, Risk
 from vigintd.publish import Capabilities, Publication
@@ -186,7 +187,7 @@ async def test_a_host_whose_links_play_only_at_the_end_gets_a_text_first_and_a_f
         await it.clock.advance(20)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
         await it.clock.asleep(1)
-        await it.clock.advance(10)
+        await it.clock.advance(10 + BATCH_S)
         await it.channel.until(lambda: len(it.channel.delivered) == 4)
         assert await it.told() == sorted(both(AlertKind.TEXT, NoVideo.LATE) + both(AlertKind.FOLLOW_UP))
         await telling
@@ -195,7 +196,7 @@ async def test_a_host_whose_links_play_only_at_the_end_gets_a_text_first_and_a_f
 async def test_a_camera_that_shows_nothing_leaves_a_text_alert_that_says_so(tmp_path):
     async with stage(tmp_path, ScriptedHost(), filled=False) as (it, telling):
         await it.clock.asleep(2)
-        await it.clock.advance(3)
+        await it.clock.advance(3 + BATCH_S)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
         assert await it.told() == both(AlertKind.TEXT, NoVideo.UNRECORDED)
         await telling
@@ -209,7 +210,7 @@ async def test_an_incident_ends_post_roll_after_its_last_detection(tmp_path):
         assert it.detect()
         await it.clock.advance(2.9)
         assert it.detect()
-        await it.clock.advance(3)
+        await it.clock.advance(3 + BATCH_S)
         assert not it.detect()
         await telling
         assert it.story.incident.detections == 3
@@ -224,6 +225,7 @@ async def test_an_incident_never_lasts_longer_than_max_clip(tmp_path):
         while it.detect():
             await it.clock.advance(1)
             lasted_s += 1
+        await it.clock.advance(BATCH_S)
         await telling
         assert lasted_s == PLAN.max_clip_s - PLAN.pre_roll_s
 
@@ -250,6 +252,18 @@ async def test_a_stopped_camera_ends_the_clip_and_the_clip_says_so(tmp_path):
         assert "stopped" in part.partial
 
 
+async def test_an_outage_before_the_end_is_told_beside_it(tmp_path):
+    """What stopped the clip hides nothing of what is missing within it."""
+    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+        await it.clock.asleep()
+        await it.clock.advance(2)
+        it.ring.append(later(coded(FPS), arrival_s=it.clock.monotonic_s() - 100))
+        it.ring.close()
+        await telling
+        (part,) = it.story.incident.parts
+        assert part.partial == "the camera was away for 2.0 s at 3 s; the camera was stopped"
+
+
 def assert_all_went_well(it: Stage, row: IncidentRow | None) -> None:
     assert row
     assert row.incident.state is IncidentState.CLOSED
@@ -267,7 +281,7 @@ async def test_a_journal_that_cannot_owe_the_upload_at_first_costs_neither_the_l
         await it.clock.advance(0.2)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
         assert await it.told() == both(AlertKind.LINK)
-        await it.clock.advance(3)
+        await it.clock.advance(3 + BATCH_S)
         await telling
         assert_all_went_well(it, await it.journal.incident(ID))
 
@@ -291,7 +305,7 @@ async def test_a_recorder_that_cannot_be_closed_leaves_nobody_waiting(tmp_path, 
     monkeypatch.setattr(ClipRecorder, "aclose", broken)
     async with stage(tmp_path, ScriptedHost()) as (it, telling):
         await it.clock.asleep()
-        await it.clock.advance(3)
+        await it.clock.advance(3 + BATCH_S)
         await telling
         assert it.story.incident.state is IncidentState.CLOSED
         assert "Input/output error" in it.story.incident.problem

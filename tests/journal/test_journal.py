@@ -270,6 +270,20 @@ async def test_a_file_that_is_no_journal_is_said_and_left_alone(path, clock, con
     assert path.read_bytes() == content
 
 
+async def test_a_journal_of_an_older_vigintd_is_brought_up_and_keeps_its_incidents(path, clock):
+    wanted = incident(clock)
+    async with Journal.open(path, clock) as journal:
+        await journal.open_incident(wanted, [])
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE incident DROP COLUMN originals")
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    async with Journal.open(path, clock) as journal:
+        row = await journal.incident(wanted.id)
+    assert row is not None
+    assert row.incident == wanted
+
+
 async def test_a_journal_of_a_newer_vigintd_is_refused(path, clock):
     async with Journal.open(path, clock):
         pass

@@ -10,6 +10,7 @@ import functools
 import os
 import select
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,8 +18,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 from selenium import webdriver
 
+from tests.real.scripted_camera import deafen
 from vigintd.demo.mailbox import Mailbox
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -34,7 +37,7 @@ for name in ("Gst", "GstRtspServer", "GstRtsp"):
     gi.require_version(name, "1.0")
 from gi.repository import Gst, GstRtspServer
 Gst.init(None)
-wanted = ("x264enc", "x265enc", "qtdemux", "h264parse", "rtph264pay", "videotestsrc")
+wanted = ("x264enc", "x265enc", "qtdemux", "h264parse", "rtph264pay", "videotestsrc", "alawenc", "voaacenc", "audiotestsrc")
 lacking = [name for name in wanted if not Gst.ElementFactory.find(name)]
 raise SystemExit(f"GStreamer lacks {', '.join(lacking)}" if lacking else 0)
 """
@@ -56,7 +59,9 @@ def missing_part(name: str) -> str | None:
     lacks: dict[str, Callable[[], str | None]] = {
         "gst-rtsp-server": _lacks_gst,
         "chromium": _lacks_chromium,
+        "ffmpeg": _lacks_ffmpeg,
         "footage": _lacks_footage,
+        "socket-filter": _lacks_socket_filter,
     }
     return lacks[name]()
 
@@ -81,7 +86,7 @@ def gst_rtsp(*arguments: str) -> Iterator[str]:
             if word != "READY":
                 errors.seek(0)
                 pytest.fail(f"gst_rtsp.py did not get ready: {errors.read().decode('utf-8', 'replace')}", pytrace=False)
-            yield f"rtsp://127.0.0.1:{int(port)}/cam"
+            yield f"{'rtsps' if '--tls' in arguments else 'rtsp'}://127.0.0.1:{int(port)}/cam"
         finally:
             process.kill()
             process.wait(START_S)
@@ -125,6 +130,13 @@ async def mailbox(folder: Path) -> AsyncIterator[tuple[Mailbox, int]]:
         await box.stop()
 
 
+def certificate(folder: Path) -> Path:
+    """A file in `folder` with a fresh key and the certificate for 127.0.0.1 that no authority vouches for."""
+    path = folder / "certificate.pem"
+    trustme.CA().issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(path)
+    return path
+
+
 def footage(name: str = "pedestrians.mp4") -> Path:
     """A file of the real footage; ask `missing_part("footage")` first."""
     return Path(os.environ["VIGINTD_FOOTAGE"]) / name
@@ -155,6 +167,24 @@ def _lacks_gst() -> str | None:
 def _lacks_chromium() -> str | None:
     lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"no browser: {' and '.join(lacking)} not found; see tests/real/install.sh" if lacking else None
+
+
+@functools.cache
+def _lacks_socket_filter() -> str | None:
+    with socket.socket() as connection:
+        try:
+            deafen(connection)
+        except OSError as error:
+            return f"no camera can vanish: a filter on a socket is refused here ({error.strerror}); run as root"
+    return None
+
+
+def _lacks_ffmpeg() -> str | None:
+    return (
+        "no RTMP server and no live HLS: ffmpeg not found; see tests/real/install.sh"
+        if shutil.which("ffmpeg") is None
+        else None
+    )
 
 
 def _lacks_footage() -> str | None:

@@ -16,10 +16,30 @@ def test_the_rtsp_server_serves_a_picture():
     """A client of FFmpeg decodes what GStreamer serves."""
     with (
         parts.gst_rtsp("--fps", "15") as url,
-        av.open(url, options={"rtsp_transport": "tcp"}, timeout=(10, None)) as stream,
+        av.open(url, options={"rtsp_transport": "tcp", "analyzeduration": "200000"}, timeout=(10, None)) as stream,
     ):
         frame = next(stream.decode(video=0))
         assert (frame.width, frame.height) == (320, 240)
+
+
+@pytest.mark.needs("gst-rtsp-server")
+@pytest.mark.parametrize(
+    ("arguments", "transport", "kinds"),
+    [
+        (("--transport", "udp", "--auth", "digest"), "udp", ["h264"]),
+        (("--transport", "tcp", "--auth", "basic", "--codec", "h265", "--audio", "pcma"), "tcp", ["hevc", "pcm_alaw"]),
+        (("--tls", "PEM", "--audio", "aac"), "tcp", ["h264", "aac"]),
+    ],
+    ids=["udp and digest", "tcp, basic, h265 and sound", "tls and sound"],
+)
+def test_the_rtsp_server_serves_what_it_is_asked_for(tmp_path, arguments, transport, kinds):
+    """Over that transport, behind that lock, with that sound; and its first picture decodes."""
+    given = [str(parts.certificate(tmp_path)) if word == "PEM" else word for word in arguments]
+    with parts.gst_rtsp(*given) as url:
+        options = {"rtsp_transport": transport, "analyzeduration": "200000"}
+        with av.open(url.replace("//", "//cam:secret@"), options=options, timeout=(10, None)) as stream:
+            assert [each.codec_context.name for each in stream.streams] == kinds
+            assert next(stream.decode(video=0)).width == 320
 
 
 @pytest.mark.needs("chromium")

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import pytest
 
+from tests.fmp4.boxes import fragment, init
 from vigintd import failpoints
 from vigintd.errors import ClipError
 from vigintd.failpoints import FailpointError
-from vigintd.model import Fragment
+from vigintd.model import Fragment, Original
 from vigintd.spool import Spool
 
 
@@ -82,7 +83,7 @@ async def test_the_seal_is_the_hash_of_the_whole_file(store, incident_id):
     part = await store.new_part(incident_id, 2)
     for start in (0, 100, 200):
         await part.append(*pieces(start, 60, 40))
-    sealed = await part.seal(duration_s=1.5, partial="caméra perdue")
+    sealed = await part.seal(duration_s=1.5, partial="caméra perdue", reduced="1280x720")
     whole = part.path.read_bytes()
     assert (sealed.length_bytes, sealed.sha256) == (300, hashlib.sha256(whole).hexdigest())
     assert part.sealed is sealed
@@ -93,6 +94,7 @@ async def test_the_seal_is_the_hash_of_the_whole_file(store, incident_id):
         "sha256": sealed.sha256,
         "duration_s": 1.5,
         "partial": "caméra perdue",
+        "reduced": "1280x720",
     }
     assert await part.seal(duration_s=9) is sealed
     with pytest.raises(ValueError, match="grow"):
@@ -180,6 +182,18 @@ async def test_a_failing_disk_leaves_no_torn_tail(store, incident_id, monkeypatc
     assert (part.visible_bytes, part.path.stat().st_size) == (10, 10)
     await part.append(*step)
     assert (await part.seal(duration_s=1)).sha256 == hashlib.sha256(part.path.read_bytes()).hexdigest()
+
+
+async def test_a_file_that_could_not_be_made_durable_can_be_created_again(store, incident_id, monkeypatch):
+    """A disk that refuses once leaves nothing that stands in the way of the next try."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        for create in (store.new_part, store.new_source):
+            with pytest.raises(OSError, match="Input/output"):
+                await create(incident_id, 0)
+    assert list(store.root.iterdir()) == []
+    await store.new_part(incident_id, 0)
+    await store.new_source(incident_id, 0)
 
 
 async def test_a_cancelled_append_ends_whole(store, incident_id, monkeypatch):
@@ -272,3 +286,32 @@ async def test_a_follower_of_a_part_that_is_closed_without_a_seal_is_told(tmp_pa
     with pytest.raises(ClipError, match="without a seal"):
         await follower
     await store.aclose()
+
+
+async def test_a_source_is_sealed_as_a_part_is_and_is_none(store, incident_id):
+    """Its name, its sidecar and its hash; beside a part of the same number."""
+    part, source = await store.new_part(incident_id, 0), await store.new_source(incident_id, 0)
+    data, fragments = pieces(0, 20, 5)
+    await source.append(data, fragments)
+    assert (source.path.name, source.complete) == (f"{incident_id}.0.source.mp4", False)
+    assert source.path == store.source_path(incident_id, 0)
+    original = await source.seal(codec="hevc")
+    assert original == Original(0, "hevc", 25, hashlib.sha256(data).hexdigest())
+    assert json.loads(source.path.with_suffix(".json").read_text(encoding="utf-8"))["codec"] == "hevc"
+    assert (source.complete, part.visible_bytes) == (True, 0)
+    assert await store.incidents() == [incident_id]
+    await source.drop()
+    assert [path.name for path in store.root.iterdir()] == [part.path.name]
+
+
+async def test_sources_that_were_left_are_read_to_their_last_whole_fragment(store, incident_id):
+    """In order, complete as they are, and only those of the incident."""
+    for owner, index, tail in ((incident_id, 10, b""), (incident_id, 2, b"torn"), (str(uuid4()), 0, b"")):
+        store.source_path(owner, index).write_bytes(init() + fragment(0, [3600] * index) + tail)
+    sources = await store.left_sources(incident_id)
+    assert [(s.index, len(s.fragments), s.fragments[1].duration_90k) for s in sources] == [(2, 2, 7200), (10, 2, 36_000)]
+    assert all(source.complete for source in sources)
+    await sources[0].beyond(10**9)
+    assert await sources[0].read(0, 10**9) == init() + fragment(0, [3600] * 2)
+    with pytest.raises(ValueError, match="grow"):
+        await sources[0].append(*pieces(sources[0].visible_bytes, 1))

@@ -4,6 +4,7 @@ Owns capture threads, decoding for detectors, reconnecting, and a camera's ring.
 and detections by a callable; knows nothing of incidents, clips or mail.
 """
 
-from vigintd.camera.camera import Camera, CameraStatus, probe_camera
+from vigintd.camera.camera import Camera, CameraStatus
+from vigintd.camera.probe import probe_camera
 
 __all__ = ["Camera", "CameraStatus", "probe_camera"]

@@ -1,29 +1,36 @@
-"""The camera source on FFmpeg: RTSP, HTTP, files and video devices.
+"""The camera source on FFmpeg: RTSP, HTTP, HLS, RTMP, files and video devices.
 
-Owns opening, demuxing and closing, all in the thread that opened, and the pace of files. Detection, rings and
+Owns opening, demuxing and closing, all in the thread that opened. Detection, rings and
 reconnecting are not its business.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import cast
 
 import av
 import av.error
 import av.logging
+from av.audio.stream import AudioStream
+from av.codec.context import CodecContext
 from av.container import InputContainer
+from av.stream import Discard
 from av.video.stream import VideoStream
 
-from vigintd.camera.access_units import AccessUnits
+from vigintd.camera.access_units import AccessUnits, Unit
 from vigintd.camera.address import Source, source_of
+from vigintd.camera.beginning import Beginning
 from vigintd.camera.decode import decoder_for
+from vigintd.camera.pace import Pace
 from vigintd.camera.parameters import ParameterTracker
 from vigintd.camera.reasons import lost, lost_while_opening, lost_while_reading
-from vigintd.camera.sockets import Claim, Peer, claim, resolve
-from vigintd.camera.stream import StreamRequest
+from vigintd.camera.sockets import Attempt, Claim, resolve
+from vigintd.camera.sound import Sound
+from vigintd.camera.stream import StreamRequest, Wire
 from vigintd.camera.times import MediaTimes
 from vigintd.clock import Clock
 from vigintd.errors import StreamLost
@@ -35,6 +42,9 @@ av.logging.set_level(None)
 _UNTIMED_FORMATS = {"mpjpeg", "mjpeg", "mjpeg_2000"}
 """Formats whose times FFmpeg makes up from an assumed rate; the time of arrival is truer."""
 
+_CLAIM_EVERY_S = 2.0
+"""How often a stream looks for its socket, at its key frames, while it has none."""
+
 
 def open_av_stream(request: StreamRequest, clock: Clock) -> AvStream:
     """Open a source by FFmpeg; see `stream.OpenStream`."""
@@ -42,7 +52,7 @@ def open_av_stream(request: StreamRequest, clock: Clock) -> AvStream:
     failure: StreamLost | None = None
     try:
         source = source_of(request)
-        peers = resolve(source.host, source.port or 0) if source.host else frozenset()
+        attempt = resolve(source.host, source.port or 0) if source.host else None
         # Only opening has PyAV's time-out (its polling would cost the interpreter's lock at each read); it alone
         # ends an endless chain of redirects.
         container = av.open(source.place, format=source.format, options=source.options, timeout=(request.open_timeout_s, None))
@@ -53,22 +63,26 @@ def open_av_stream(request: StreamRequest, clock: Clock) -> AvStream:
     if failure is not None:
         # Raised here and not above, so that FFmpeg's error is not even its context: its text holds the credentials.
         raise failure
-    if not container.streams.video:
+    streams = container.streams.video
+    if not any(map(_has_codec, streams)):
         container.close()
-        raise lost("garbage", request.label, "it has no video")
-    return AvStream(container, source, peers, request, clock)
+        if streams:
+            raise lost("unsupported", request.label, "its codec has no name in FFmpeg")
+        raise lost("no_video", request.label)
+    return AvStream(container, source, attempt, request, clock)
 
 
 class AvStream:
     """One opened container; see `stream.Stream`."""
 
     def __init__(
-        self, container: InputContainer, source: Source, peers: frozenset[Peer], request: StreamRequest, clock: Clock
+        self, container: InputContainer, source: Source, attempt: Attempt | None, request: StreamRequest, clock: Clock
     ) -> None:
         self._container = container
-        self._video = container.streams.video[0]
+        self._video = _chosen(container)
+        self._audio = _audible(container) if request.audio else None
+        self._sound = Sound(self._audio) if self._audio is not None else None
         self._source = source
-        self._peers = peers
         self._label = request.label
         self._clock = clock
         self._stop = threading.Event()
@@ -76,15 +90,21 @@ class AvStream:
         self._claim: Claim | None = None
         self._closed = False
         self._tracker = ParameterTracker(_parameters_of(self._video), _size_by_decoding)
-        self._times = MediaTimes(self._video.time_base or Fraction(1, MEDIA_CLOCK_HZ))
+        # Whole segments come at once, over connections that change; FFmpeg also finds playlists by their content type.
+        is_playlist = container.format.name == "hls"
+        is_paced = source.is_file or is_playlist
+        self._attempt = None if is_playlist else attempt
+        self._claim_again_s = float("-inf")
+        time_base = self._video.time_base or Fraction(1, MEDIA_CLOCK_HZ)
+        self._times = MediaTimes(time_base, paced=is_paced)
         self._units = AccessUnits(self._tracker.current.codec)
-        self._last_pts: int | None = None
-        self._pace = _Pace(clock, self._stop) if source.is_file else None
+        self._pace = Pace(clock, self._stop) if is_paced else None
         self._timed_by_arrival = container.format.name in _UNTIMED_FORMATS
+        self._beginning = None if self._timed_by_arrival else Beginning(float(1 / time_base))
         self._claim_socket()
 
     def packets(self) -> Iterator[Packet]:
-        """See `stream.Stream`; a file is paced to real time and begins anew at its end, times going on."""
+        """See `stream.Stream`; a file begins anew at its end, times going on."""
         failure: StreamLost | None = None
         try:
             while not self._stop.is_set():
@@ -92,10 +112,14 @@ class AvStream:
                 if not self._source.is_file or self._stop.is_set():
                     return
                 if not self._times.started:
-                    raise lost("garbage", self._label, "no key frame in it has a time")
+                    raise lost("garbage", self._label, "there is no key frame in it")
+                if self._sound is not None:
+                    self._sound.forget()
                 self._container.seek(0)
         except (av.error.FFmpegError, OSError) as error:
-            failure = lost_while_reading(error, self._label)
+            # FFmpeg knows no better word for an RTMP server that has closed.
+            if not (self._source.scheme in ("rtmp", "rtmps") and error.errno == errno.EIO):
+                failure = lost_while_reading(error, self._label)
         if failure is not None and not self._stop.is_set():
             raise failure
 
@@ -107,79 +131,113 @@ class AvStream:
             if self._claim is not None:
                 self._claim.shut()
 
+    def wire(self) -> Wire | None:
+        """See `stream.Stream`."""
+        claim = self._claim
+        return claim.wire() if claim is not None else None
+
     def close(self) -> None:
         """See `stream.Stream`."""
         with self._claiming:
             if self._closed:
                 return
             self._closed = True
+        self._stop.set()
+        try:
+            self._container.close()
+        finally:
             if self._claim is not None:
                 self._claim.release()
-        self._stop.set()
-        self._container.close()
 
     def _claim_socket(self) -> None:
-        """Tried again at each key frame, because several streams that open at once from one recorder look alike."""
         with self._claiming:
-            if self._peers and self._claim is None and not self._closed:
-                self._claim = claim(self._peers)
+            if self._attempt is not None and self._claim is None and not self._closed:
+                self._claim = self._attempt.claim()
 
     def _read_to_end(self) -> Iterator[Packet]:
-        for coded in self._container.demux(self._video):
+        for unit in self._units_to_end():
+            for dated in self._dated(unit):
+                yield self._packet(dated)
+        if self._beginning is not None:
+            for dated in self._beginning.rest():
+                yield self._packet(dated)
+
+    def _units_to_end(self) -> Iterator[Unit]:
+        video_index, wanted = self._video.index, self._wanted()
+        for coded in self._container.demux(*wanted):
             if self._stop.is_set():
                 return
             # A demuxer flushes with empty packets.
-            packet = self._packet(coded) if coded.size else None
-            if packet is None:
+            if not coded.size:
                 continue
-            same_time = coded.pts is not None and coded.pts == self._last_pts
-            self._last_pts = coded.pts
-            for whole in self._units.take(packet, same_time=same_time):
-                yield self._finished(whole)
-        for whole in self._units.rest():
-            yield self._finished(whole)
+            arrived_s = self._clock.monotonic_s()
+            if coded.stream_index != video_index:
+                if self._sound is not None:
+                    self._sound.hear(cast("av.Packet[AudioStream]", coded), arrived_s)
+                continue
+            is_key = coded.is_keyframe
+            setup = bytes(coded.get_sidedata("new_extradata")) if is_key and coded.has_sidedata("new_extradata") else None
+            unit = Unit(bytes(coded), coded.pts, coded.dts, coded.duration or 0, is_key, arrived_s, setup)
+            yield from self._units.take(unit)
+        yield from self._units.rest()
 
-    def _finished(self, packet: Packet) -> Packet:
-        if self._pace is not None:
-            packet = self._pace.wait_for(packet)
-        if not packet.is_key:
-            # Parameters change at key frames, and one that was held may have come between.
-            current = self._tracker.current
-            return packet if packet.parameters is current else replace(packet, parameters=current)
-        self._claim_socket()
-        return self._tracker.at_key(packet)
+    def _wanted(self) -> Sequence[VideoStream | AudioStream]:
+        return (self._video,) if self._audio is None else (self._video, self._audio)
 
-    def _packet(self, coded: av.Packet[VideoStream]) -> Packet | None:
-        """Our packet, or None before the first key frame that has both times."""
-        arrived_s = self._clock.monotonic_s()
+    def _dated(self, unit: Unit) -> Sequence[Unit]:
+        """The unit itself, but for the first ones of a stream."""
+        if self._beginning is None:
+            return (unit,)
+        dated = self._beginning.take(unit)
+        if dated:
+            self._beginning = None
+        return dated
+
+    def _packet(self, unit: Unit) -> Packet:
+        arrived_s = unit.arrived_s
         if self._timed_by_arrival:
-            times = self._times.at_arrival(arrived_s)
-        elif self._times.started or (coded.is_keyframe and coded.pts is not None and coded.dts is not None):
-            times = self._times.next(coded.pts, coded.dts, arrived_s)
+            pts, dts = self._times.at_arrival(arrived_s)
         else:
-            return None
-        pts, dts = times
-        duration = self._times.rescaled(coded.duration or 0)
-        return Packet(bytes(coded), pts, dts, duration, coded.is_keyframe, arrived_s, self._tracker.current)
+            is_first = not self._times.started
+            pts, dts = self._times.next(unit.pts, unit.dts, arrived_s)
+            if is_first and self._sound is not None:
+                self._sound.forget_before(arrived_s)
+        audio = self._sound.take(self._times) if self._sound is not None else ()
+        if self._pace is not None:
+            arrived_s = self._pace.wait_for(dts)
+        duration = self._times.to_90k(unit.duration)
+        packet = Packet(unit.data, pts, dts, duration, unit.is_key, arrived_s, self._tracker.current, audio)
+        if not unit.is_key:
+            return packet
+        if self._claim is None and arrived_s >= self._claim_again_s:
+            # Streams that opened at one moment look alike until all but one are claimed. One that was sent on elsewhere has
+            # nothing to claim, ever, and looking is not for nothing.
+            self._claim_again_s = arrived_s + _CLAIM_EVERY_S
+            self._claim_socket()
+        packet = self._tracker.at_key(packet, unit.extradata)
+        self._units.now_of(packet.parameters.codec)
+        return packet
 
 
-class _Pace:
-    """Waits until a packet of a file is due in real time."""
+def _chosen(container: InputContainer) -> VideoStream:
+    """The largest picture of a source that offers several (a playlist of variants); the others are not fetched."""
+    streams = container.streams.video
+    known = filter(_has_codec, streams)
+    chosen = max(known, key=lambda video: (video.codec_context.width or 0) * (video.codec_context.height or 0))
+    for video in streams:
+        if video is not chosen:
+            video.discard = Discard.all
+    return chosen
 
-    def __init__(self, clock: Clock, stop: threading.Event) -> None:
-        self._clock = clock
-        self._stop = stop
-        self._began_s: float | None = None
-        self._first_dts = 0
 
-    def wait_for(self, packet: Packet) -> Packet:
-        """The packet, dated when it was due; at once when stopped."""
-        now_s = self._clock.monotonic_s()
-        if self._began_s is None:
-            self._began_s, self._first_dts = now_s, packet.dts_90k
-        due_s = self._began_s + (packet.dts_90k - self._first_dts) / MEDIA_CLOCK_HZ
-        self._stop.wait(max(0.0, due_s - now_s))
-        return replace(packet, arrived_s=max(due_s, now_s))
+def _audible(container: InputContainer) -> AudioStream | None:
+    return next(filter(_has_codec, container.streams.audio), None)
+
+
+def _has_codec(stream: VideoStream | AudioStream) -> bool:
+    """Whether FFmpeg has a name for the stream's codec; otherwise there is no context, whatever PyAV's types say."""
+    context: CodecContext | None = stream.codec_context
+    return context is not None
 
 
 def _parameters_of(video: VideoStream) -> StreamParameters:

@@ -7,29 +7,33 @@ into the ring, detections to whoever asked for them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from random import Random, SystemRandom
+from random import Random
 
 from vigintd.camera.address import request_for
 from vigintd.camera.av_stream import open_av_stream
 from vigintd.camera.feed import Feed, PictureCount
-from vigintd.camera.lane import Lane, State
+from vigintd.camera.lane import UNAUTHORIZED_BACKOFF, Lane, State
+from vigintd.camera.redirects import redirects_without_end
 from vigintd.camera.stream import OpenStream
-from vigintd.clock import Clock, SystemClock
+from vigintd.clock import Clock
 from vigintd.config import CameraSettings
 from vigintd.detect.watch import Watch
-from vigintd.model import Detection, Packet
+from vigintd.model import Detection
 from vigintd.retry import Backoff
 from vigintd.ring import Ring
 
 Emit = Callable[[Detection], None]
 MakeWatches = Callable[[Emit], Sequence[Watch]]
 
-_RING_MARGIN_S = 5.0
-"""The ring holds this much more than the pre-roll, because a detection comes some time after what it saw."""
+_PROVE_EVERY_S = 5.0
+"""A key frame of 1080p takes ten milliseconds to decode; where it is only a sign of life, one in so long will do."""
+
+_DETECT_FPS = 5.0
+"""Of a detection stream, where nothing else is asked for."""
 
 _BACKOFF = Backoff(1, 60)
 
@@ -55,9 +59,14 @@ class CameraStatus:
     """Packets that reached the ring."""
     reconnects: int
     """Times the recording stream came back."""
+    url: str
+    """Of the recording stream: which URL is live or being tried, without credentials."""
+    readers_abandoned: int
+    """Threads of either stream that were told to end and still hang in a read."""
     detect_state: State | None = None
     """Of the detection stream, where there is one."""
     detect_reason: str = ""
+    detect_url: str = ""
 
 
 class Camera:
@@ -74,6 +83,8 @@ class Camera:
         open_stream: OpenStream = open_av_stream,
         random: Random,
         backoff: Backoff = _BACKOFF,
+        unauthorized_backoff: Backoff = UNAUTHORIZED_BACKOFF,
+        is_redirected: Callable[[str], Awaitable[bool]] = redirects_without_end,
     ) -> None:
         """`watches` is called when the camera starts, with what each watch shall call on the loop with its detections."""
         self._name = name
@@ -84,11 +95,12 @@ class Camera:
         self._open_stream = open_stream
         self._random = random
         self._backoff = backoff
+        self._unauthorized_backoff = unauthorized_backoff
+        self._is_redirected = is_redirected
         self._watches: Sequence[Watch] = ()
         self._count = PictureCount()
-        self.ring = Ring(
-            camera=name, span_s=settings.pre_roll_s + _RING_MARGIN_S, limit_bytes=round(settings.ring_mb * 1024 * 1024)
-        )
+        self._ring_bytes = round(settings.ring_mb * 1024 * 1024)
+        self.ring = Ring(camera=name, span_s=settings.ring_s, limit_bytes=self._ring_bytes)
         self._main = self._lane(settings.url, is_main=True)
         self._detect = self._lane(settings.detect_url, is_main=False) if settings.detect_url else None
 
@@ -108,8 +120,11 @@ class Camera:
             frames=self._count.value,
             packets=main.packets,
             reconnects=main.reconnects,
+            url=main.url,
+            readers_abandoned=main.readers_abandoned + (detect.readers_abandoned if detect else 0),
             detect_state=detect.state if detect else None,
             detect_reason=detect.reason if detect else "",
+            detect_url=detect.url if detect else "",
         )
 
     async def run(self) -> None:
@@ -137,24 +152,33 @@ class Camera:
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
-        self._watches = self._make_watches(self._on_detection)
+        self._watches = self._make_watches(self._heard)
         try:
             yield
         finally:
             for watch in self._watches:
                 watch.close()
 
-    def _lane(self, url: str, *, is_main: bool) -> Lane:
+    def _heard(self, detection: Detection) -> None:
+        # Whoever hears of a detection finds the picture it means in the ring.
+        self._main.flush()
+        self._on_detection(detection)
+
+    def _lane(self, urls: Sequence[str], *, is_main: bool) -> Lane:
         return Lane(
             self._name,
             "main" if is_main else "detect",
-            request_for(self._settings, url),
+            [request_for(self._settings, url, with_sound=is_main) for url in urls],
             open_stream=self._open_stream,
             make_feed=lambda: self._feed(is_main=is_main),
-            deliver=self.ring.append if is_main else _drop,
+            # The detection stream is only looked at, never kept.
+            deliver=self.ring.append if is_main else None,
             clock=self._clock,
             random=self._random,
             backoff=self._backoff,
+            unauthorized_backoff=self._unauthorized_backoff,
+            frozen_after_s=self._settings.frozen_after_s,
+            is_redirected=self._is_redirected,
         )
 
     def _feed(self, *, is_main: bool) -> Feed:
@@ -164,47 +188,9 @@ class Camera:
             self._watches if watched else (),
             # Each stream has a thread of its own, so the other one's pictures are not numbered.
             count=self._count if watched else PictureCount(),
-            detect_fps=self._settings.detect_fps,
+            detect_fps=self._settings.detect_fps if is_main else self._settings.detect_fps or _DETECT_FPS,
+            look_back_bytes=self._ring_bytes,
             clock=self._clock,
+            # Seldom enough to be cheap, and often enough for the patience with a stream that cannot be decoded.
+            prove_every_s=min(_PROVE_EVERY_S, self._settings.stall_timeout_s / 3),
         )
-
-
-async def probe_camera(name: str, settings: CameraSettings) -> str:
-    """Open each of a camera's streams and decode one key frame: `h264 1920x1080`, for `vigintd check`.
-
-    Raises `StreamLost` with the reason where that fails.
-    """
-    urls = [settings.url, *([settings.detect_url] if settings.detect_url else [])]
-    found = [await _probe(name, settings, url) for url in urls]
-    return found[0] if len(found) == 1 else f"{found[0]}, detection {found[1]}"
-
-
-async def _probe(name: str, settings: CameraSettings, url: str) -> str:
-    clock = SystemClock.from_environment()
-    lane = Lane(
-        name,
-        "main",
-        request_for(settings, url),
-        open_stream=open_av_stream,
-        make_feed=lambda: Feed(name, (), count=PictureCount(), detect_fps=settings.detect_fps, clock=clock),
-        deliver=_drop,
-        clock=clock,
-        random=SystemRandom(),
-        backoff=_BACKOFF,
-    )
-    life = asyncio.create_task(lane.run_once())
-    live = asyncio.create_task(lane.live.wait())
-    try:
-        await asyncio.wait({life, live}, return_when=asyncio.FIRST_COMPLETED)
-        if not lane.live.is_set():
-            await life
-        assert lane.parameters is not None
-        return f"{lane.parameters.codec} {lane.parameters.width_px}x{lane.parameters.height_px}"
-    finally:
-        live.cancel()
-        life.cancel()
-        await asyncio.wait({life, live})
-
-
-def _drop(_packets: list[Packet]) -> None:
-    """The detection stream is only looked at, never kept."""

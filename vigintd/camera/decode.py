@@ -6,6 +6,8 @@ serves a live stream and packets that a ring has kept. Nothing here waits.
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
 
@@ -21,7 +23,21 @@ from vigintd.model import MEDIA_CLOCK_HZ, Packet, StreamParameters
 _LUMA_FIRST = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
 """Pixel formats whose first plane is luma, a byte a pixel."""
 
+INTRA_ONLY = {"mjpeg"}
+"""Codecs whose pictures stand alone, so that what is not shown need not be decoded."""
+
+_DIGEST_ROWS = 16
+
 _TIME_BASE = Fraction(1, MEDIA_CLOCK_HZ)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFrame:
+    """A key frame that decoded without damage."""
+
+    size_px: tuple[int, int]
+    digest: int
+    """The same for the same picture (`Picture.digest`)."""
 
 
 class Picture:
@@ -35,9 +51,19 @@ class Picture:
         """`Packet.arrived_s` of the packet it came from."""
 
     @property
+    def pts_90k(self) -> int:
+        """`Packet.pts_90k` of the packet it came from."""
+        return self._frame.pts or 0
+
+    @property
     def is_sound_key(self) -> bool:
         """A key frame that decoded without damage: the only thing that counts as progress."""
         return bool(self._frame.key_frame) and not self._frame.is_corrupt
+
+    @property
+    def key_frame(self) -> KeyFrame | None:
+        """What to tell of it, if it is a sound one."""
+        return KeyFrame(self.size_px, self.digest()) if self.is_sound_key else None
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -56,6 +82,10 @@ class Picture:
         view = rows[: frame.height, : frame.width]
         view.flags.writeable = False
         return view
+
+    def digest(self) -> int:
+        """A number that is the same for the same picture; from a sixteenth of its rows, which noise changes as well."""
+        return zlib.crc32(self.luma()[::_DIGEST_ROWS].tobytes())
 
     def rgb(self) -> NDArray[np.uint8]:
         """Height × width × 3 of RGB, read-only."""
@@ -92,10 +122,14 @@ class Decoder:
 
     def decode_key(self, packet: Packet) -> Picture | None:
         """The picture of a key frame on its own, the decoder being emptied for it; None for damaged data."""
-        pictures = self.decode(packet)
-        pictures += self._out(None)
-        self._context.flush_buffers()
+        pictures = self.decode(packet) + self.rest()
         return pictures[0] if pictures else None
+
+    def rest(self) -> list[Picture]:
+        """The pictures that were still to come out; the decoder is empty then and wants a key frame next."""
+        pictures = self._out(None)
+        self._context.flush_buffers()
+        return pictures
 
     def _out(self, coded: av.Packet | None) -> list[Picture]:  # type: ignore[type-arg]  # a packet of no stream
         try:

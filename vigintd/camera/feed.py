@@ -1,108 +1,131 @@
-"""What of a stream is decoded, and who is shown it.
+"""What of a stream is decoded, and where.
 
-Owns the choice: every picture where somebody watches (pictures build on one another) and only some of them
-shown; key frames alone, and few, where nobody does. Works in the capture thread. A key frame that decodes is the only sign
-that a stream is alive, so there is always something decoded.
+Owns the choice: key frames alone, and few, where nobody watches; every picture, and only some of them shown, where a rate is
+asked for (pictures build on one another); and without one a lookout, which has a thread of its own. Works in the capture
+thread. A key frame that decodes is the only sign that a stream is alive, so there is always something decoded here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from contextlib import nullcontext
 
-import structlog
-
-from vigintd import metrics
-from vigintd.camera.decode import Decoder, Picture, decoder_for
+from vigintd.camera import turns
+from vigintd.camera.attention import KEY_EVERY_S
+from vigintd.camera.decode import INTRA_ONLY, Decoder, KeyFrame, Picture, decoder_for
+from vigintd.camera.lookout import Lookout
+from vigintd.camera.showing import PictureCount, Showing
 from vigintd.clock import Clock
 from vigintd.detect.watch import Watch
-from vigintd.model import Frame, Packet, StreamParameters
+from vigintd.model import Packet, StreamParameters
 
-_PROGRESS_EVERY_S = 1.0
-"""Where nobody watches, one key frame decoded a second is proof enough."""
+__all__ = ["Feed", "KeyFrame", "PictureCount"]
 
-_INTRA_ONLY = {"mjpeg"}
-"""Codecs whose pictures stand alone, so that what is not shown need not be decoded."""
+_ADAPTIVE_FPS = 5.0
+"""Pictures a second that are shown at most where no rate is asked for."""
 
-_log = structlog.get_logger()
+_LEAVE_S = 0.5
+"""So long a life's end waits for what was not seen yet."""
 
-
-class PictureCount:
-    """Counts a camera's decoded pictures, on over the lives of its streams."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def next(self) -> int:
-        """The number of one more picture, from 1."""
-        self.value += 1
-        return self.value
+_AT_ONCE = nullcontext()
 
 
 class Feed:
     """Decodes one life of one stream, from one thread."""
 
-    def __init__(self, camera: str, watches: Sequence[Watch], *, count: PictureCount, detect_fps: float, clock: Clock) -> None:
-        self._camera = camera
-        self._watches = watches
+    def __init__(
+        self,
+        camera: str,
+        watches: Sequence[Watch],
+        *,
+        count: PictureCount,
+        detect_fps: float | None,
+        look_back_bytes: int,
+        clock: Clock,
+        prove_every_s: float = KEY_EVERY_S,
+    ) -> None:
+        """Without `detect_fps`, only key frames are shown while nothing moves; `look_back_bytes` bounds what is kept then.
+
+        Where nobody watches, a key frame is decoded every `prove_every_s` at most, and at each change of parameters.
+        """
         self._count = count
-        self._interval_s = 1 / detect_fps
-        self._clock = clock
+        is_adaptive = bool(watches) and detect_fps is None
+        fps = detect_fps or _ADAPTIVE_FPS
+        self._showing = Showing(camera, watches, count=count, fps=fps, clock=clock, is_patient=is_adaptive)
+        self._lookout = Lookout(camera, self._showing, limit_bytes=look_back_bytes) if is_adaptive else None
+        self._is_watched = bool(watches)
         self._parameters: StreamParameters | None = None
         self._decoder: Decoder | None = None
-        self._next_shown_s = float("-inf")
+        self._decoding, self._watching = turns.decoding(), turns.watching()
+        self._progress_every_s = KEY_EVERY_S if self._is_watched else prove_every_s
         self._next_progress_s = float("-inf")
+        self._told_s = float("-inf")
+        self._has_heard = False
+        """The lookout has decoded a key frame since the last one came."""
 
-    def see(self, packet: Packet) -> tuple[int, int] | None:
-        """Decode what is needed of the packet; the size of the picture when a key frame decoded without damage."""
+    def see(self, packet: Packet) -> KeyFrame | None:
+        """Decode what is needed of the packet; the key frame that decoded without damage, if one did."""
         if packet.parameters is not self._parameters:
             if not packet.is_key:
                 return None
             self._parameters = packet.parameters
             self._decoder = decoder_for(packet.parameters)
+            self._next_progress_s = float("-inf")
         if self._decoder is None:
             return None
-        return self._watch(self._decoder, packet) if self._watches else self._progress(self._decoder, packet)
-
-    def _progress(self, decoder: Decoder, packet: Packet) -> tuple[int, int] | None:
-        if not packet.is_key or packet.arrived_s < self._next_progress_s:
-            return None
-        picture = decoder.decode_key(packet)
+        if self._lookout is not None:
+            return self._look_out(self._lookout, self._decoder, packet)
+        if self._is_watched:
+            return self._watch(self._decoder, packet)
+        picture = self._progress(self._decoder, packet)
         if picture is not None:
             self._count.next()
+        return picture.key_frame if picture is not None else None
+
+    def drain(self, within_s: float) -> bool:
+        """Wait until all that came has been seen; False when that takes longer."""
+        return self._lookout is None or self._lookout.drain(within_s)
+
+    def close(self) -> None:
+        """The life is over; from the thread that called `see`. Waits a moment for what was not seen yet."""
+        if self._lookout is not None:
+            self._lookout.close(_LEAVE_S)
+
+    def _look_out(self, lookout: Lookout, decoder: Decoder, packet: Packet) -> KeyFrame | None:
+        news = lookout.take_key()
+        self._has_heard |= news is not None
+        picture = None
+        if packet.is_key:
+            # What the lookout decodes need not be decoded here too, unless it falls silent.
+            if not (self._has_heard and lookout.is_awake):
+                picture = self._progress(decoder, packet)
+            self._has_heard = False
+        lookout.put(packet, picture)
+        newest = picture or news
+        if newest is None or newest.arrived_s <= self._told_s:
+            return None
+        self._told_s = newest.arrived_s
+        return newest.key_frame
+
+    def _progress(self, decoder: Decoder, packet: Packet) -> Picture | None:
+        """The key frame decoded without damage, where one is due."""
+        if not packet.is_key or packet.arrived_s < self._next_progress_s:
+            return None
+        with self._decoding:
+            picture = decoder.decode_key(packet)
         if picture is None or not picture.is_sound_key:
             return None
-        self._next_progress_s = packet.arrived_s + _PROGRESS_EVERY_S
-        return picture.size_px
+        self._next_progress_s = packet.arrived_s + self._progress_every_s
+        return picture
 
-    def _watch(self, decoder: Decoder, packet: Packet) -> tuple[int, int] | None:
-        if packet.parameters.codec in _INTRA_ONLY and packet.arrived_s < self._next_shown_s:
+    def _watch(self, decoder: Decoder, packet: Packet) -> KeyFrame | None:
+        if packet.parameters.codec in INTRA_ONLY and not self._showing.is_due(packet.arrived_s):
             return None
-        size_px = None
-        for picture in decoder.decode(packet):
-            number = self._count.next()
-            if picture.is_sound_key:
-                size_px = picture.size_px
-            if picture.arrived_s >= self._next_shown_s:
-                # A grid rather than a distance, so that a rate that is no divisor is still kept on average.
-                self._next_shown_s = max(self._next_shown_s + self._interval_s, picture.arrived_s)
-                self._show(picture, number)
-        return size_px
-
-    def _show(self, picture: Picture, number: int) -> None:
-        at = self._clock.now() - timedelta(seconds=self._clock.monotonic_s() - picture.arrived_s)
-        for pixels in ("luma", "rgb"):
-            watches = [watch for watch in self._watches if watch.pixels == pixels]
-            if not watches:
-                continue
-            array = picture.luma() if pixels == "luma" else picture.rgb()
-            frame = Frame(self._camera, number, picture.arrived_s, at, array)
-            for watch in watches:
-                self._offer(watch, frame)
-
-    def _offer(self, watch: Watch, frame: Frame) -> None:
-        try:
-            watch.offer(frame)
-        except Exception as error:  # noqa: BLE001 - whatever a watch does, no packet is lost for it
-            metrics.count("camera.watch_failed", self._camera)
-            _log.error("camera.watch_failed", camera=self._camera, error=repr(error))
+        key = None
+        with self._decoding:
+            pictures = decoder.decode(packet)
+        for picture in pictures:
+            key = picture.key_frame or key
+            with self._watching if self._showing.is_due(picture.arrived_s) else _AT_ONCE:
+                self._showing.take(picture)
+        return key

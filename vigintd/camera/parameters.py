@@ -16,6 +16,9 @@ _START_CODE = b"\x00\x00\x01"
 _MAX_SET_BYTES = 4096
 """No real parameter set is longer; what claims to be is damage."""
 
+_HEADER_BYTES = {"h264": 1, "hevc": 2}
+"""Length of a NAL unit's header."""
+
 SizeOf = Callable[[Packet], tuple[int, int] | None]
 """Width and height of a key frame, by decoding it; None when it does not decode."""
 
@@ -33,22 +36,31 @@ class ParameterTracker:
         """The same value until it changes."""
         return self._current
 
-    def at_key(self, packet: Packet) -> Packet:
+    def at_key(self, packet: Packet, extradata: bytes | None = None) -> Packet:
         """The key frame with the parameters that hold from it on: its own where it brings new ones.
 
-        A size that is still unknown is found by decoding the key frame; as long as that fails it stays 0 × 0.
+        `extradata` is a new set-up that came beside it (RTMP sends one where the picture changes). A size that is
+        still unknown is found by decoding the key frame; as long as that fails it stays 0 × 0.
         """
-        sets = tuple(parameter_sets(self._current.codec, packet.data)) if self._is_annex_b else ()
-        changed = bool(set(sets) - self._known)
-        if changed:
-            self._known = frozenset(sets)
-            extradata = b"".join(b"\x00" + _START_CODE + nal for nal in dict.fromkeys(sets))
-            self._current = replace(self._current, extradata=extradata)
-        if changed or not self._current.width_px or not self._current.height_px:
+        before = self._current
+        if extradata is not None and extradata != before.extradata:
+            self._current = replace(before, extradata=extradata)
+            self._known = frozenset(parameter_sets(before.codec, extradata))
+        if self._is_annex_b:
+            self._note_sets(packet.data)
+        if self._current is not before or not before.width_px or not before.height_px:
             size = self._size_of(replace(packet, parameters=self._current))
             if size is not None:
                 self._current = replace(self._current, width_px=size[0], height_px=size[1])
         return packet if packet.parameters is self._current else replace(packet, parameters=self._current)
+
+    def _note_sets(self, data: bytes) -> None:
+        codec = codec_of(self._current.codec, data)
+        sets = tuple(parameter_sets(codec, data))
+        if set(sets) - self._known:
+            self._known = frozenset(sets)
+            in_band = b"".join(b"\x00" + _START_CODE + nal for nal in dict.fromkeys(sets))
+            self._current = replace(self._current, codec=codec, extradata=in_band)
 
     @property
     def _is_annex_b(self) -> bool:
@@ -73,9 +85,35 @@ def first_slice(codec: str, data: bytes) -> int:
     return max((end for _, end, _ in _head(codec, data)), default=0)
 
 
+def begins_picture(codec: str, data: bytes) -> bool:
+    """Whether the first slice of an Annex B access unit is the first of its picture.
+
+    `first_mb_in_slice` is 0 (ITU-T H.264 section 7.3.3), `first_slice_segment_in_pic_flag` is set (H.265 section
+    7.3.6.1): in both the first bit of the slice's header is 1. What has no slices begins a picture.
+    """
+    if codec not in _HEADER_BYTES:
+        return True
+    begin = data.find(_START_CODE, first_slice(codec, data))
+    at = begin + len(_START_CODE) + _HEADER_BYTES[codec]
+    return begin < 0 or at >= len(data) or bool(data[at] & 0x80)
+
+
+def codec_of(declared: str, data: bytes) -> str:
+    """The codec of a key frame: the declared one, or the other of H.264 and HEVC where it brings only that one's sets.
+
+    A transport stream may change its codec while its demuxer goes on calling it by the old name.
+    """
+    if declared not in _HEADER_BYTES or any(parameter_sets(declared, data)):
+        return declared
+    other = "hevc" if declared == "h264" else "h264"
+    wanted = {0x40, 0x42, 0x44} if other == "hevc" else {0x07, 0x08}
+    found = {nal[0] & (0x7E if other == "hevc" else 0x1F) for nal in parameter_sets(other, data)}
+    return other if found >= wanted else declared
+
+
 def _head(codec: str, data: bytes) -> Iterator[tuple[int, int, bool]]:
     """Begin, end and "is a parameter set" of each NAL unit ahead of the first slice."""
-    if codec not in ("h264", "hevc"):
+    if codec not in _HEADER_BYTES:
         return
     begin = data.find(_START_CODE)
     while 0 <= begin < len(data) - 3:

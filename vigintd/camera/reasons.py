@@ -27,7 +27,11 @@ _SENTENCES: dict[Reason, str] = {
     "unsupported": "this kind of source cannot be read here",
     "garbage": "what arrives is no video that can be decoded",
     "ended": "the camera ended the stream",
+    "redirects": "it is redirected from one address to the next without end",
     "stalled": "nothing more arrives",
+    "no_video": "the connection is alive and bytes come, but no video",
+    "vanished": "the camera no longer acknowledges anything; has it lost power or network?",
+    "frozen": "it shows one and the same picture all the time",
     "stuck": "earlier readers of this stream do not let go",
     "failed": "the stream failed",
 }

@@ -24,7 +24,11 @@ Reason = Literal[
     "unsupported",  # FFmpeg here cannot read this kind of source
     "garbage",  # what comes is not video that can be decoded
     "ended",  # the other side closed
-    "stalled",  # opened, then silent
+    "redirects",  # sent from one address to another without end
+    "stalled",  # opened, then nothing at all
+    "no_video",  # bytes come, but no video in them
+    "vanished",  # what is sent to it is no longer acknowledged
+    "frozen",  # one same picture for too long
     "stuck",  # earlier readers do not let go
     "failed",  # anything else
 ]
@@ -40,10 +44,24 @@ class StreamRequest:
     """The same without credentials, for logs and errors."""
     open_timeout_s: float
     stall_timeout_s: float
+    transport: Literal["tcp", "udp"] = "tcp"
+    """Of RTSP."""
+    audio: bool = False
+    """Bring sound with the pictures (`Packet.audio`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What the kernel knows of a stream's connection at one moment."""
+
+    heard_ago_s: float
+    """Seconds since the last byte came from the peer, whether it was read or not."""
+    is_unanswered: bool
+    """The peer acknowledges nothing: neither what was sent and sent again, nor the kernel's own questions."""
 
 
 class Stream(Protocol):
-    """One opened source. One thread opens, reads and closes it; only `interrupt` may come from another."""
+    """One opened source. One thread opens, reads and closes it; only `interrupt` and `wire` may come from another."""
 
     def packets(self) -> Iterator[Packet]:
         """Packets of the video, blocking for each, from the first key frame that has a time.
@@ -56,6 +74,13 @@ class Stream(Protocol):
 
     def interrupt(self) -> None:
         """Make `packets` end soon; from any thread, more than once, also after `close`."""
+        ...
+
+    def wire(self) -> Wire | None:
+        """How its connection is now; from any thread, at once, also after `close`.
+
+        None where that is not known: no TCP, several connections, or none any more.
+        """
         ...
 
     def close(self) -> None:

@@ -12,16 +12,22 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vigintd.cli.advice import advice, figures, lost_advice, summary
 from vigintd.clock import SystemClock
 from vigintd.config import CameraSettings, DetectorSettings, MailSettings, Settings, is_loopback
-from vigintd.errors import ControlError, HostRefused, MailRefused, PermanentError, StreamLost, VigintdError
+from vigintd.errors import ControlError, HostRefused, MailRefused, PermanentError, VigintdError
 from vigintd.redact import redacted
+
+if TYPE_CHECKING:
+    # Every command loads this module, and only `check` shall load FFmpeg.
+    from vigintd.camera.probe import CameraFacts
 
 AT_ONCE = 8
 """Probes under way at a time; the others wait."""
@@ -46,13 +52,15 @@ class Finding:
     state: State
     result: str
     todo: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Figures, for a program; of a camera those of `advice.figures`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What tries each kind of thing: answers one line on what it found, or raises a `VigintdError`."""
+    """What tries each kind of thing: answers what it found, mostly in one line, or raises a `VigintdError`."""
 
-    camera: Callable[[str, CameraSettings], Awaitable[str]]
+    camera: Callable[[str, CameraSettings], Awaitable[CameraFacts]]
     detector: Callable[[str, DetectorSettings, str], Awaitable[str]]
     folders: Callable[[Settings], Awaitable[str]]
     host: Callable[[Settings], Awaitable[str]]
@@ -62,7 +70,7 @@ class Probes:
 @dataclass(frozen=True, slots=True)
 class _Try:
     what: str
-    probe: Callable[[], Awaitable[str]]
+    probe: Callable[[], Awaitable[str | list[Finding]]]
     advise: Callable[[VigintdError], str]
 
 
@@ -70,18 +78,25 @@ async def examine(settings: Settings, probes: Probes, *, patience_s: float = PAT
     """Try everything, at most `AT_ONCE` at a time; findings in the order of the configuration file."""
     turns = asyncio.Semaphore(AT_ONCE)
     found = await asyncio.gather(*(_tried(each, turns, patience_s) for each in _tries(settings, probes)))
-    return [Finding("configuration", State.OK, "no fault"), *found, *_notes(settings)]
+    return [Finding("configuration", State.OK, "no fault"), *(one for several in found for one in several), *_notes(settings)]
 
 
 def _tries(settings: Settings, probes: Probes) -> Iterator[_Try]:
     yield _Try("folders", partial(probes.folders, settings), lambda _error: "correct state_dir or runtime_dir")
     for name, camera in settings.cameras.items():
-        yield _Try(f"camera {name}", partial(probes.camera, name, camera), partial(_camera_advice, name))
+        yield _Try(f"camera {name}", partial(_camera, name, camera, probes), partial(lost_advice, name, camera))
         for kind in camera.detectors:
             build = partial(probes.detector, kind, settings.detectors[kind], name)
             yield _Try(f"detector {kind} of {name}", build, partial(_detector_advice, kind))
     yield _Try(f"host {settings.publish.host}", partial(probes.host, settings), partial(_host_advice, settings.publish.host))
     yield _Try(f"mail server {settings.mail.server}", partial(probes.mail, settings.mail), _mail_advice)
+
+
+async def _camera(name: str, settings: CameraSettings, probes: Probes) -> list[Finding]:
+    what = f"camera {name}"
+    facts = await probes.camera(name, settings)
+    notes = [Finding(what, State.NOTE, result, todo) for result, todo in advice(name, settings, facts)]
+    return [Finding(what, State.OK, summary(settings, facts), facts=figures(settings, facts)), *notes]
 
 
 def _notes(settings: Settings) -> list[Finding]:
@@ -109,37 +124,25 @@ def _notes(settings: Settings) -> list[Finding]:
     return notes
 
 
-async def _tried(each: _Try, turns: asyncio.Semaphore, patience_s: float) -> Finding:
+async def _tried(each: _Try, turns: asyncio.Semaphore, patience_s: float) -> list[Finding]:
     async with turns:
         try:
             async with asyncio.timeout(patience_s):
-                return Finding(each.what, State.OK, redacted(await each.probe()))
+                found = await each.probe()
+            findings = [Finding(each.what, State.OK, found)] if isinstance(found, str) else found
+            return [replace(finding, result=redacted(finding.result)) for finding in findings]
         except TimeoutError:
-            result, advice = f"no answer within {patience_s:g} s", "see whether it can be reached from here at all"
+            result, todo = f"no answer within {patience_s:g} s", "see whether it can be reached from here at all"
         except VigintdError as error:
             result = str(error)
-            advice = "" if _ADVICE.search(result) else each.advise(error)
+            todo = "" if _ADVICE.search(result) else each.advise(error)
         except Exception as error:  # noqa: BLE001  (one probe's fault shall not hide what the others found)
-            result, advice = f"{type(error).__name__}: {error}", "report this; it is a fault in vigintd"
-    return Finding(each.what, State.FAILED, redacted(result), advice)
+            result, todo = f"{type(error).__name__}: {error}", "report this; it is a fault in vigintd"
+    return [Finding(each.what, State.FAILED, redacted(result), todo)]
 
 
 # Many errors say themselves what to do; a second advice beside it may contradict the first.
 _ADVICE = re.compile(r"[:;,] (?:ask|check|choose|correct|leave|name|run|see|set|start|stop|use|write)\b")
-_CODEC_ADVICE = "choose H.264 in the camera's own settings, or another stream in {key}.url"
-_CAMERA_ADVICE = {
-    "unauthorized": "set {key}.username and its password (as a credential, {credential}__password)",
-    "not_found": "correct the path in {key}.url",
-    "dns": "correct the name in {key}.url, or write an address",
-    "unsupported": _CODEC_ADVICE,
-    "garbage": _CODEC_ADVICE,
-}
-
-
-def _camera_advice(name: str, error: VigintdError) -> str:
-    reason = error.reason if isinstance(error, StreamLost) else ""
-    advice = _CAMERA_ADVICE.get(reason, "see that the camera is on and reachable from here, and that {key}.url is right")
-    return advice.format(key=f"cameras.{name}", credential=f"cameras__{name}")
 
 
 def _detector_advice(name: str, _error: VigintdError) -> str:

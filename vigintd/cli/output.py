@@ -47,6 +47,7 @@ def findings_as_json(findings: Sequence[Finding]) -> dict[str, Any]:
         "ok": all(finding.state is not State.FAILED for finding in findings),
         "findings": [
             {"what": finding.what, "state": finding.state.value, "result": finding.result, "todo": finding.todo}
+            | ({"facts": finding.facts} if finding.facts else {})
             for finding in findings
         ],
     }

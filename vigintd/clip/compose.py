@@ -1,146 +1,89 @@
-"""The recorder's thread side: packets in, finished pieces of part files out.
+"""The recorder's thread side: packets in, finished pieces of files out.
 
-Owns what goes into a part and where one part ends and the next begins. Touches no file and no loop; `recorder` runs
-it on the clip's thread and brings the pieces to the spool.
+Owns what goes into a file and where one ends and the next begins. H.264 becomes parts; anything else becomes sources,
+which an encode job makes parts of, and so does all that follows in the same clip, because parts come in order.
+Touches no file and no loop; `recorder` runs it on the clip's thread and brings the pieces to the spool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import av
+import structlog
 
 from vigintd import metrics
-from vigintd.clip import h264
-from vigintd.clip.encode import Transcoder, decoded_size_px
-from vigintd.clip.mux import PartMuxer, Sample
-from vigintd.clip.timeline import Timeline, Times
+from vigintd.clip.libav import codec_name, open_decoder
+from vigintd.clip.mux import Shape, check_codec
+from vigintd.clip.part import Part, Piece
+from vigintd.clip.remux import Remux
+from vigintd.clip.sound import can_be_recorded, parameters_of
+from vigintd.clip.timeline import Timeline
 from vigintd.errors import ClipError
-from vigintd.model import Fragment, Packet, StreamParameters
+from vigintd.model import Packet
 from vigintd.redact import redacted
 
 MAX_PARTS = 32
 """A stream that changes its parameters more often than this in one incident is recorded no further."""
 
+_MAX_PARTS_FOR_SOUND = MAX_PARTS // 2
+"""Sound that comes and goes begins no new part beyond so many: it shall not cost the picture."""
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Whole fragments that continue part `index`; the part before it is complete."""
-
-    index: int
-    data: bytes
-    fragments: Sequence[Fragment]
+_log = structlog.get_logger("clip")
 
 
-class _Source(Protocol):
-    """How the packets of one set of parameters become H.264 samples."""
+class _File:
+    """A file, with how packets come into it."""
 
-    @property
-    def size_px(self) -> tuple[int, int]: ...
-    def continues(self, packet: Packet) -> bool: ...
-    def samples(self, packet: Packet, times: Times) -> list[Sample]: ...
-    def flush(self) -> list[Sample]: ...
-
-
-class _Remux:
-    """H.264 as it came, in annex B; its first access unit bears the parameter sets, from which the muxer takes them."""
-
-    def __init__(self, packet: Packet) -> None:
-        self._parameters = packet.parameters
-        self._setup = h264.read_extradata(packet.parameters.extradata)
-        data = h264.annex_b(packet.data, self._setup.length_bytes)
-        # What stands in the stream counts: extradata can be older (a camera that was set up anew).
-        self._in_band = h264.parameter_sets(data)
-        self.sets = self._in_band or self._setup.parameter_sets
-        self.size_px = packet.parameters.width_px, packet.parameters.height_px
-        if self._in_band and not (all(self.size_px) and set(self._in_band) <= set(self._setup.parameter_sets)):
-            self.size_px = decoded_size_px(data) or self.size_px
-        self._is_first = True
-
-    def continues(self, packet: Packet) -> bool:
-        new = packet.parameters
-        if new is not self._parameters:
-            old = self._parameters
-            if (new.codec, new.width_px, new.height_px) != (old.codec, old.width_px, old.height_px):
-                return False
-            self._parameters, self._setup = new, h264.read_extradata(new.extradata)
-        sets = h264.parameter_sets(h264.annex_b(packet.data, self._setup.length_bytes)) or self._setup.parameter_sets
-        return set(sets) <= set(self.sets)
-
-    def samples(self, packet: Packet, times: Times) -> list[Sample]:
-        data = h264.annex_b(packet.data, self._setup.length_bytes)
-        if self._is_first and not self._in_band:
-            data = h264.joined(self.sets) + data
-        self._is_first = False
-        return [Sample(data, times.pts_90k, times.dts_90k, times.duration_90k, packet.is_key)]
-
-    def flush(self) -> list[Sample]:
-        return []
-
-
-class _Recode(Transcoder):
-    """Any other codec, encoded."""
-
-    def __init__(self, parameters: StreamParameters) -> None:
-        super().__init__(parameters)
-        self._parameters = parameters
-
-    def continues(self, packet: Packet) -> bool:
-        return packet.parameters == self._parameters
-
-
-class _Part:
-    """One part in the making."""
-
-    def __init__(self, index: int, source: _Source) -> None:
-        self.index = index
-        self.source = source
-        self._timeline = Timeline()
-        self._muxer: PartMuxer | None = None
+    def __init__(self, index: int, remux: Remux, *, is_source: bool, codec: str) -> None:
+        self.remux = remux
+        self.timeline = Timeline()
+        self.part = Part(index, Shape(codec, *remux.size_px, is_source=is_source))
+        self.is_begun = False
+        """A fragment of it has gone to the spool."""
 
     def write(self, packet: Packet) -> None:
-        self._mux(self.source.samples(packet, self._timeline.place(packet)))
-
-    def take(self) -> Piece | None:
-        data, fragments = self._muxer.take() if self._muxer else (b"", ())
-        return Piece(self.index, data, fragments) if fragments else None
-
-    def finish(self) -> None:
-        self._mux(self.source.flush())
-        if self._muxer:
-            self._muxer.close()
-
-    def _mux(self, samples: Sequence[Sample]) -> None:
-        for sample in samples:
-            if self._muxer is None:
-                self._muxer = PartMuxer(*self.source.size_px)
-            self._muxer.write(sample)
+        times = self.timeline.place(packet)
+        for chunk in packet.audio:
+            begin_90k = self.timeline.heard(chunk.pts_90k)
+            if begin_90k is None:
+                metrics.count("clip.sound_dropped")
+            else:
+                self.part.hear(chunk, begin_90k)
+        self.part.write(self.remux.sample(packet, times))
 
 
 class Composer:
     """One clip in the making. Every method on the same one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, incident_id: str = "") -> None:
         self.started_s: float | None = None
         """`Packet.arrived_s` of the first packet written."""
         self.cut_short = ""
         """Why something is missing at the end of the clip or of a part, or empty."""
-        self._part: _Part | None = None
+        self._incident_id = incident_id
+        self._file: _File | None = None
         self._parts = 0
+        self._sources = 0
         self._waits_for_key = True
+        self._has_warned = False
         self._ready: list[Piece] = []
 
     def write(self, packets: Sequence[Packet]) -> list[Piece]:
-        """Take packets; answers what became whole. `ClipError` where nothing can be made of them."""
+        """Take packets; answers what became whole. `ClipError` where nothing can be made of them.
+
+        A picture that is lost is counted (`clip.packets_dropped`). None is lost that could not be shown anyway: before
+        the clip's first key frame, or behind a key frame that decoding begins at, where it looks back beyond it.
+        """
         for packet in packets:
+            self._check_sound(packet)
             if packet.is_key:
-                self._waits_for_key = not self._on_key(packet)
-            if self._waits_for_key or self._part is None:
-                metrics.count("clip.packets_dropped")
-                continue
-            self._write(self._part, packet)
+                self._on_key(packet)
+            if self._waits_for_key or self._file is None:
+                if packet.is_key or self.started_s is not None:
+                    metrics.count("clip.packets_dropped")
+            elif not self._file.remux.needs_earlier(packet):
+                self._write(self._file, packet)
         return self._take()
 
     def skip_to_key(self) -> None:
@@ -149,58 +92,109 @@ class Composer:
 
     def finish(self) -> list[Piece]:
         """End the clip; answers the rest of it."""
-        self._end_part()
+        self._end_file()
         self._waits_for_key = True
         return self._take()
 
-    def _on_key(self, packet: Packet) -> bool:
-        """Have a part that this key frame may go into; false when there can be none."""
-        if self._part is not None and not self._part.source.continues(packet):
-            self._end_part()
-        if self._part is None:
-            self._part = self._new_part(packet)
-        return self._part is not None
+    def _on_key(self, packet: Packet) -> None:
+        """Have a file that this key frame may go into, and wait for another where there can be none."""
+        begins = self._waits_for_key
+        if self._file is not None and not self._fits(self._file, packet):
+            self._end_file()
+        if self._file is None:
+            self._file, begins = self._new_file(packet), True
+        self._waits_for_key = self._file is None
+        if self._file is not None and begins:
+            self._file.remux.begin_at(packet)
 
-    def _new_part(self, packet: Packet) -> _Part | None:
-        if self._parts >= MAX_PARTS:
+    def _fits(self, file: _File, packet: Packet) -> bool:
+        if file.part.lacks_sound and self._parts + self._sources < _MAX_PARTS_FOR_SOUND:
+            return False
+        return file.remux.continues(packet)
+
+    def _new_file(self, packet: Packet) -> _File | None:
+        if self._parts + self._sources >= MAX_PARTS:
             self.cut_short = f"the stream changed its parameters {MAX_PARTS} times"
             return None
-        source: _Source
-        if packet.parameters.codec == "h264":
-            source = _Remux(packet)
-            if not source.sets:
-                return None  # no decoder could begin here; a later key frame may bring them
-            if not all(source.size_px):
-                raise ClipError("the camera's video has no size")
+        codec = codec_name(packet.parameters.codec)
+        is_source = self._sources > 0 or codec != "h264"
+        check_codec(codec)
+        if codec != "h264":
+            open_decoder(packet.parameters)
+        remux = Remux(packet)
+        if not remux.can_begin:
+            return None  # a later key frame may bring the parameter sets
+        if not all(remux.size_px):
+            raise ClipError("the camera's video has no size")
+        file = _File(self._sources if is_source else self._parts, remux, is_source=is_source, codec=codec)
+        if is_source:
+            self._sources += 1
         else:
-            source = _Recode(packet.parameters)
-        self._parts += 1
+            self._parts += 1
         if self.started_s is None:
             self.started_s = packet.arrived_s
-        return _Part(self._parts - 1, source)
+        return file
 
-    def _write(self, part: _Part, packet: Packet) -> None:
+    def _write(self, file: _File, packet: Packet) -> None:
         try:
-            part.write(packet)
+            file.write(packet)
         except av.FFmpegError as error:
             metrics.count("clip.packets_unwritable")
             self._waits_for_key = True
             if packet.is_key:
                 raise ClipError(f"the clip could not be written: {redacted(str(error))}") from error
 
-    def _end_part(self) -> None:
-        part, self._part = self._part, None
-        if part is None:
+    def _end_file(self) -> None:
+        file, self._file = self._file, None
+        if file is None:
             return
         try:
-            part.finish()
+            file.part.finish()
         except av.FFmpegError as error:
             # What was whole before stays good, and so does the part that may follow.
-            self.cut_short = f"the last pictures of part {part.index} could not be written: {redacted(str(error))}"
-        if piece := part.take():
+            self.cut_short = f"the last pictures of part {file.part.index} could not be written: {redacted(str(error))}"
+        if piece := self._piece(file):
             self._ready.append(piece)
 
     def _take(self) -> list[Piece]:
+        piece = self._piece(self._file) if self._file else None
         ready, self._ready = self._ready, []
-        piece = self._part.take() if self._part else None
         return [*ready, piece] if piece else ready
+
+    def _piece(self, file: _File) -> Piece | None:
+        """What became whole of a file; one that is no MP4, because damage passed for parameter sets, is given up."""
+        try:
+            piece = file.part.take()
+        except ValueError as error:
+            metrics.count("clip.packets_unwritable")
+            self.cut_short = f"what came at the beginning of part {file.part.index} was no video: {error}"
+            self._forget(file)
+            return None
+        file.is_begun = file.is_begun or piece is not None
+        return piece
+
+    def _forget(self, file: _File) -> None:
+        if file is self._file:
+            self._file, self._waits_for_key = None, True
+        if file.is_begun:
+            return
+        # Its number is the next one's: parts are counted without a gap.
+        if file.part.shape.is_source:
+            self._sources -= 1
+        else:
+            self._parts -= 1
+
+    def _check_sound(self, packet: Packet) -> None:
+        """Say once that sound cannot be recorded."""
+        if not packet.audio or self._has_warned:
+            return
+        parameters = parameters_of(packet.audio[0])
+        if not can_be_recorded(parameters):
+            self._has_warned = True
+            _log.warning(
+                "clip.sound_unsupported",
+                incident=self._incident_id,
+                codec=parameters.codec,
+                sample_rate_hz=parameters.sample_rate_hz,
+                channels=parameters.channels,
+            )

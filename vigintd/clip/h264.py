@@ -6,7 +6,7 @@ and its length-prefixed units (ISO/IEC 14496-15, section 5), and which units are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 START_CODE = b"\0\0\0\1"
@@ -14,6 +14,7 @@ START_CODE = b"\0\0\0\1"
 _SHORT_START_CODE = b"\0\0\1"
 _SLICES = range(1, 6)
 """nal_unit_type of coded slices (table 7-1); parameter sets come before the first of them."""
+_IDR = 5
 _PARAMETER_SETS = frozenset({7, 8, 13})
 """SPS, PPS and SPS extension."""
 
@@ -48,7 +49,18 @@ def read_extradata(extradata: bytes) -> Setup:
 
 def parameter_sets(data: bytes) -> tuple[bytes, ...]:
     """The parameter sets that stand before the first slice of an annex B access unit, without start codes."""
-    return tuple(unit for unit in _leading_units(data) if unit and unit[0] & 0x1F in _PARAMETER_SETS)
+    return tuple(unit for unit in leading_units(data, is_slice) if unit[0] & 0x1F in _PARAMETER_SETS)
+
+
+def is_idr(data: bytes) -> bool:
+    """Whether an annex B access unit is an IDR picture: nothing behind it looks at anything before it."""
+    at = first_slice(data, is_slice)
+    return at is not None and data[at] & 0x1F == _IDR
+
+
+def is_slice(first: int) -> bool:
+    """Whether a unit with this first byte is a coded slice."""
+    return first & 0x1F in _SLICES
 
 
 def annex_b(data: bytes, length_bytes: int) -> bytes:
@@ -76,14 +88,25 @@ def joined(units: Sequence[bytes]) -> bytes:
     return b"".join(START_CODE + unit for unit in units)
 
 
-def _leading_units(data: bytes) -> Iterator[bytes]:
+def leading_units(data: bytes, is_slice: Callable[[int], bool]) -> Iterator[bytes]:
     """Units up to the first slice, so that a large key frame is not searched to its end."""
     at = data.find(_SHORT_START_CODE)
     while at >= 0:
         begin = at + 3
-        if begin >= len(data) or data[begin] & 0x1F in _SLICES:
+        if begin >= len(data) or is_slice(data[begin]):
             return
         at = data.find(_SHORT_START_CODE, begin)
         end = at if at >= 0 else len(data)
         # A unit never ends in zero bytes (section 7.4.1); those are the next start code's, or padding.
-        yield data[begin:end].rstrip(b"\0")
+        if unit := data[begin:end].rstrip(b"\0"):
+            yield unit
+
+
+def first_slice(data: bytes, is_slice: Callable[[int], bool]) -> int | None:
+    """Where the first slice of an annex B access unit begins, behind its start code."""
+    at = data.find(_SHORT_START_CODE)
+    while 0 <= at < len(data) - 3:
+        if is_slice(data[at + 3]):
+            return at + 3
+        at = data.find(_SHORT_START_CODE, at + 3)
+    return None

@@ -16,7 +16,7 @@ from itertools import chain
 
 import av
 
-from vigintd.clip.libav import JPEG_RANGE, av_packet, is_full_range, open_decoder
+from vigintd.clip.libav import JPEG_RANGE, av_packet, is_full_range, open_decoder, pixel_aspect
 from vigintd.errors import ClipError
 from vigintd.model import Packet
 
@@ -72,7 +72,7 @@ def _picture(packets: Sequence[Packet], deadline: float, max_width_px: int) -> b
         frame = _decoded(decoder, packets, deadline)
         if frame is None:
             raise ClipError("no picture could be decoded")
-        return _jpeg(frame, decoder.sample_aspect_ratio or Fraction(1), max_width_px)
+        return _jpeg(frame, pixel_aspect(decoder), max_width_px)
     except av.FFmpegError as error:
         raise ClipError("no picture could be made of the stream") from error
 
@@ -96,7 +96,7 @@ def _decoded(decoder: av.VideoCodecContext, packets: Sequence[Packet], deadline:
 
 def _jpeg(frame: av.VideoFrame, shape: Fraction, max_width_px: int) -> bytes:
     """The picture with square pixels, no wider than asked, in full range as JPEG has it (ITU-T T.871, section 7)."""
-    shown_px = frame.width * shape if Fraction(1, 4) < shape < 4 else frame.width
+    shown_px = frame.width * shape
     width_px = min(max_width_px, int(shown_px)) & ~1
     height_px = max(round(frame.height * width_px / shown_px), 2) & ~1
     picture = frame.reformat(

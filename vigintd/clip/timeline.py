@@ -19,7 +19,10 @@ _LATE_S = 5.0
 """Packets late for so long are not a burst to come: the time was lost, and the clip shows it as a pause."""
 _LONGEST = 10 * MEDIA_CLOCK_HZ
 """A duration, or a picture shown after its decoding, by more than this is nonsense."""
-_USUAL_DURATION = MEDIA_CLOCK_HZ // 25
+USUAL_DURATION_90K = MEDIA_CLOCK_HZ // 25
+"""Of a picture, where nobody says."""
+_WRAP = 1 << 33
+"""Where the clock of MPEG transport begins anew (ISO/IEC 13818-1, section 2.4.3.7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Timeline:
         """Arrival that stands for output time 0: that of the most punctual packet so far, counted back."""
         self._last_dts = -1
         self._highest_pts = -1
-        self._step = _USUAL_DURATION
+        self._step = USUAL_DURATION_90K
         self._late_since_s: float | None = None
         self._least_late = 0
 
@@ -48,7 +51,9 @@ class Timeline:
         """The times of the next packet."""
         if self._last_dts < 0:
             self._offset, self._origin_s = packet.dts_90k, packet.arrived_s
-        ahead = min(max(packet.pts_90k - packet.dts_90k, 0), _LONGEST)
+        # Around a wrap the one time has wrapped and the other not yet.
+        ahead = (packet.pts_90k - packet.dts_90k) % _WRAP
+        ahead = ahead if ahead <= _LONGEST else 0
         clock = round((packet.arrived_s - self._origin_s) * MEDIA_CLOCK_HZ)
         dts = packet.dts_90k - self._offset
         step = dts - self._last_dts
@@ -62,15 +67,24 @@ class Timeline:
             self._late_since_s = None
         else:
             dts = self._catch_up(dts, clock, packet.arrived_s)
+        shown = dts + ahead
         dts = max(dts, self._last_dts + 1)
         if 0 < packet.duration_90k <= _LONGEST:
             self._step = packet.duration_90k
         elif 0 < step < _SLACK and self._last_dts >= 0:
             self._step = step
         self._last_dts = dts
-        pts = max(dts, min(dts + ahead, packet.pts_90k - self._offset))
+        pts = max(dts, shown)
         self._highest_pts = max(self._highest_pts, pts)
         return Times(pts, dts, self._step)
+
+    def heard(self, begin_90k: int) -> int | None:
+        """Where sound lies that begins at this source time and came with the packet placed last; None for nonsense.
+
+        It takes every step of the picture's clock that the picture takes.
+        """
+        begin = begin_90k - self._offset
+        return begin if abs(begin - self._last_dts) <= _LONGEST else None
 
     def _move(self, dts: int, target: int) -> int:
         self._offset += dts - target

@@ -213,13 +213,22 @@ def _origin(key: Key, layers: Sequence[_Layer]) -> str:
 
 def _faults(error: ValidationError, layers: Sequence[_Layer]) -> Iterator[Fault]:
     details = error.errors(include_url=False, include_input=False)
-    keys = [tuple(piece for piece in detail["loc"] if piece != "[key]") for detail in details]
+    values = _merged(layers)
+    keys = [_as_written(tuple(piece for piece in detail["loc"] if piece != "[key]"), values) for detail in details]
     for key, detail in zip(keys, details, strict=True):
         if not key:
             continue  # the detectors that do not exist, told by `load` each by itself
         if detail["type"] == "too_short" and any(other[:-1] == key for other in keys):
             continue  # its items are wrong, not few
         yield Fault(_origin(key, layers), dotted(key), _problem(key, detail))
+
+
+def _as_written(key: Key, values: Mapping[str, Any]) -> Key:
+    """The key without the index of a list where somebody wrote the one value alone."""
+    value: Any = values
+    for piece in key[:-1]:
+        value = value.get(piece) if isinstance(value, Mapping) else None
+    return key[:-1] if isinstance(value, str) else key
 
 
 _PLAIN = {

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -28,7 +29,12 @@ from pydantic_core import PydanticKnownError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "VIGINTD_"
-CAMERA_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "v4l2")
+CAMERA_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "file", "v4l2")
+
+_NOTICE_S = 5.0
+_LOOK_BACK_S = 12.0
+"""A ring holds so much more than the pre-roll, because a detection comes some time after what it saw: where only key frames
+are looked at, up to the longest GOP of which that is so."""
 
 _LOCAL_EXAMPLES = {"file": "file:///ABSOLUTE/PATH", "v4l2": "v4l2:///dev/video0"}
 
@@ -56,7 +62,30 @@ def _split(url: str, example: str) -> SplitResult:
     return parts
 
 
+def _camera_address(value: str) -> str:
+    parts = _split(value, "rtsp://10.0.0.11/main")
+    if parts.scheme not in CAMERA_SCHEMES:
+        raise ValueError(f"is not a camera address; it begins with one of {', '.join(f'{s}://' for s in CAMERA_SCHEMES)}")
+    if parts.scheme not in _LOCAL_EXAMPLES and not parts.hostname:
+        raise ValueError(f"names no host; write {parts.scheme}://ADDRESS/PATH")
+    if parts.scheme in _LOCAL_EXAMPLES and (parts.netloc not in ("", "localhost") or not parts.path.startswith("/")):
+        raise ValueError(f"write {_LOCAL_EXAMPLES[parts.scheme]}")
+    return value
+
+
+def _one_or_more(value: object) -> object:
+    if not isinstance(value, str | list | tuple):
+        raise PydanticKnownError("string_type")
+    return (value,) if isinstance(value, str) else value
+
+
 CameraName = Annotated[str, AfterValidator(_plain_name)]
+CameraUrls = Annotated[
+    tuple[Annotated[str, AfterValidator(_camera_address)], ...],
+    BeforeValidator(_one_or_more),
+    Field(min_length=1, max_length=8),
+]
+"""One address, or several of the same camera that are tried in order."""
 
 
 class _Section(BaseModel):
@@ -78,36 +107,32 @@ class _Section(BaseModel):
 class CameraSettings(_Section):
     """`[cameras.NAME]`: one configured source."""
 
-    url: str
+    url: CameraUrls
     """Recording stream."""
-    detect_url: str | None = None
+    detect_url: CameraUrls | None = None
     """A cheaper stream that detectors watch instead."""
     username: str | None = None
     password: SecretStr | None = None
     """Used for both streams; an alternative to writing them into the URLs."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """Of RTSP."""
+    audio: bool = False
+    """Record sound too."""
+    keep_original: bool = False
+    """Where a clip had to be encoded, keep what the camera sent beside it."""
     pre_roll_s: Annotated[float, Field(ge=0, le=120)] = 10
     post_roll_s: Annotated[float, Field(ge=0, le=600)] = 10
     max_clip_s: Annotated[float, Field(gt=0, le=3600, validate_default=True)] = 120
     ring_mb: Annotated[float, Field(gt=0, le=4096)] = 32
-    detect_fps: Annotated[float, Field(gt=0, le=60)] = 5
+    detect_fps: Annotated[float | None, Field(gt=0, le=60)] = None
+    """Pictures a second that detectors are shown at most. When not given: 5 of a detection stream; without one, key
+    frames only while nothing moves."""
     open_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10
     stall_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15
     """Without a decoded key frame or any data for so long, the stream is given up and opened anew."""
+    frozen_after_s: Annotated[float, Field(ge=0, le=86_400)] = 300
+    """With one same picture for so long, the camera counts as lost; 0 never."""
     detectors: tuple[str, ...] = ()
-
-    @field_validator("url", "detect_url")
-    @classmethod
-    def _allowed_scheme(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
-        parts = _split(value, "rtsp://10.0.0.11/main")
-        if parts.scheme not in CAMERA_SCHEMES:
-            raise ValueError(f"is not a camera address; it begins with one of {', '.join(f'{s}://' for s in CAMERA_SCHEMES)}")
-        if parts.scheme in ("rtsp", "rtsps", "http", "https") and not parts.hostname:
-            raise ValueError(f"names no host; write {parts.scheme}://ADDRESS/PATH")
-        if parts.scheme in _LOCAL_EXAMPLES and (parts.netloc not in ("", "localhost") or not parts.path.startswith("/")):
-            raise ValueError(f"write {_LOCAL_EXAMPLES[parts.scheme]}")
-        return value
 
     # What concerns two keys is checked at the later one, so that it is told together with every other fault.
     @field_validator("max_clip_s")
@@ -117,6 +142,12 @@ class CameraSettings(_Section):
         if value < least:
             raise ValueError(f"is {value:g}, shorter than pre_roll_s and post_roll_s together, {least:g}")
         return value
+
+    @property
+    def ring_s(self) -> float:
+        """How many seconds the ring shall hold, memory permitting."""
+        looks_back = self.detectors and self.detect_url is None and self.detect_fps is None
+        return self.pre_roll_s + (_LOOK_BACK_S if looks_back else _NOTICE_S)
 
 
 class DetectorSettings(BaseModel):
@@ -319,7 +350,7 @@ def secrets_of(settings: Settings) -> Iterator[str]:
     for camera in settings.cameras.values():
         if camera.password:
             yield camera.password.get_secret_value()
-        for url in filter(None, (camera.url, camera.detect_url)):
+        for url in (*camera.url, *(camera.detect_url or ())):
             password = urlsplit(url).password
             if password:
                 yield password

@@ -92,6 +92,10 @@ class Answers:
             "playable_at": row.playable_at.isoformat() if row.playable_at else None,
             "mailed_at": min(mailed).isoformat() if mailed else None,
             "parts": [asdict(part) | {"path": str(self._spool.part_path(incident.id, part.index))} for part in incident.parts],
+            "originals": [
+                asdict(original) | {"path": str(self._spool.source_path(incident.id, original.index))}
+                for original in incident.originals
+            ],
             "effects": [
                 {
                     "kind": effect.kind.value,

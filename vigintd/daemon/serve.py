@@ -247,6 +247,7 @@ class Daemon:
             pre_roll_s=settings.pre_roll_s,
             post_roll_s=settings.post_roll_s,
             max_clip_s=settings.max_clip_s,
+            keep_original=settings.keep_original,
         )
 
 

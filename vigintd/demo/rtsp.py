@@ -158,8 +158,8 @@ class RtspCamera:
         rtp.access_units(packets[:1])  # says now what would be wrong then
         self._next = packets
 
-    def respond(self, client: Client, request: Request) -> Response:
-        """The answer to one request, and the change it makes to the client's session."""
+    def respond(self, client: Client, request: Request) -> Response | None:
+        """The answer to one request, or None to say nothing, and the change it makes to the client's session."""
         known = urlsplit(request.url).path.rstrip("/") in (self._path, f"{self._path}/trackID=0")
         session = request.headers.get("session", client.session).partition(";")[0]
         match request.method:
@@ -242,6 +242,8 @@ class RtspCamera:
             client.writer.write(Response(503 if full else 400).encoded(cseq or "0"))
             return False
         response = self.respond(client, request)
+        if response is None:
+            return True
         client.writer.write(response.encoded(cseq))
         return response.headers.get("Connection") != "close"
 

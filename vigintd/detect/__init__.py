@@ -16,8 +16,13 @@ ENTRY_POINT_GROUP = "vigintd.detectors"
 Pixels = Literal["luma", "rgb"]
 
 
+GLANCE_S = 1.5
+"""Frames of one life further apart than this, in a stream that can be quicker, are glances: as far as the camera can tell
+nothing has moved in between (see `camera.attention`)."""
+
+
 class Detector(Protocol):
-    """Shown one camera's frames, newest first and some skipped, one call at a time.
+    """Shown one camera's frames, in order and some skipped, one call at a time.
 
     May be a plain callable (run on a thread of its own) or an `async` one (run on the event loop, which it must not
     block). It answers at once or late: past its deadline it is detached, counted and replaced by a fresh one.

@@ -1,8 +1,8 @@
 """What a scene looks like when nothing moves: a running background of a coarse luma picture.
 
 Owns the arrays of the motion detector, in unsigned bytes throughout (the distance of two bytes is their maximum less their
-minimum, and the background is nudged by a level a frame), which is what makes it cheap. Knows nothing of time,
-detections or options.
+minimum, and the background is nudged by a level a frame), which is what makes it cheap. How long ago the last frame was
+is an argument; detections and options are not its business.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ _ACTIVE_CELLS = 5
 
 _SPARSE = 5
 """Every so many cells, both ways, are enough for a median."""
+
+_FRAMES_A_SECOND = 5
+_MOST_FRAMES_AT_ONCE = 10
+"""A frame after a pause teaches as much as those that were not shown would have, but one look is worth no more than this."""
+
+_LONG_S = 1.0
+"""Over a longer pause light changes too, and that is no noise."""
+
+_FOUR_ONES = np.uint32(0x01010101)
 
 
 def step_of(width_px: int) -> int:
@@ -50,6 +59,13 @@ def brightened(cells: Bytes, levels: int) -> Bytes:
     return np.maximum(cells, np.uint8(-levels)) - np.uint8(-levels)
 
 
+def shift(one: Bytes, other: Bytes) -> int:
+    """By how many levels `one` is lighter than `other` (darker when negative), in the middle of its cells."""
+    flat = (one[::_SPARSE, ::_SPARSE].astype(np.int16) - other[::_SPARSE, ::_SPARSE]).ravel()
+    middle = flat.size // 2
+    return int(np.partition(flat, middle)[middle])
+
+
 class Background:
     """A running background of one scene at one size."""
 
@@ -65,56 +81,54 @@ class Background:
         """Rows and columns of cells."""
         return self._level.shape
 
-    def moving(self, cells: Bytes, threshold: int) -> tuple[Mask, float]:
+    def moving(self, cells: Bytes, threshold: int, *, pause_s: float = 0.2, noises: float = 6.0) -> tuple[Mask, float]:
         """Blocks that differ from the background and are changing, and the share (0–1) of all cells that differ.
 
-        A change that all cells share (exposure, dusk) is taken off first; noise raises the threshold.
+        A change that all cells share (exposure, dusk) is taken off first; noise raises the threshold, to so many times
+        its own size. `pause_s` is the time since the last call.
         """
-        level = brightened(self._level, self._shift(cells))
+        level = brightened(self._level, shift(cells, self._level))
         since = difference(cells, self._previous)
-        self._listen_to_noise(since)
-        floor = min(250, max(threshold, round(6 * self._noise)))
+        self._listen_to_noise(cells, since, pause_s)
+        floor = min(250, max(threshold, round(noises * self._noise)))
         apart = difference(cells, level)
         differs = apart > np.maximum(self._restless, np.uint8(floor))
-        changes = since > np.uint8(max(floor // 2, 3))
+        changes = since > np.uint8(max(floor // 2, 3, round(3 * self._noise)))
         active = _blocks(differs) >= _ACTIVE_CELLS
         if active.any():
             # What stood there when the scene was learnt, or has been put down, differs but does not change.
             active &= _near(_blocks(changes) > 1)
-        self._learn(cells, level, apart, changes)
+        self._learn(cells, level, apart, changes, min(_MOST_FRAMES_AT_ONCE, max(1, int(pause_s * _FRAMES_A_SECOND))))
         self._previous = cells
         return active, np.count_nonzero(differs) / differs.size
 
-    def _shift(self, cells: Bytes) -> int:
-        some = cells[::_SPARSE, ::_SPARSE].astype(np.int16) - self._level[::_SPARSE, ::_SPARSE]
-        flat = some.ravel()
-        middle = flat.size // 2
-        return int(np.partition(flat, middle)[middle])
-
-    def _listen_to_noise(self, since: Bytes) -> None:
+    def _listen_to_noise(self, cells: Bytes, since: Bytes, pause_s: float) -> None:
+        if pause_s > _LONG_S:
+            since = difference(cells, brightened(self._previous, shift(cells, self._previous)))
         # What moves differs by more than noise does, and shall not count for more.
         now = np.minimum(since[::_SPARSE, ::_SPARSE], np.uint8(64)).mean()
         self._noise += 0.2 * (float(now) - self._noise)
 
-    def _learn(self, cells: Bytes, level: Bytes, apart: Bytes, changes: Mask) -> None:
+    def _learn(self, cells: Bytes, level: Bytes, apart: Bytes, changes: Mask, frames: int) -> None:
         # A level a frame, and more where the picture differs but rests: an eighth of the way.
         resting = changes.view(np.uint8) - np.uint8(1)
-        step = np.maximum(np.minimum(apart, np.uint8(1)), (apart >> 3) & resting)
-        lowest = np.maximum(level, step) - step
-        highest = np.minimum(level, ~step) + step
-        self._level = np.maximum(np.minimum(cells, highest), lowest)
+        step = np.maximum(np.minimum(apart, np.uint8(frames)), (apart >> 3) & resting)
+        # Up or down: no step is longer than the way, so that bytes that wrap around come out right.
+        down = (cells > level).view(np.uint8) - np.uint8(1)
+        self._level = level + ((step ^ down) - down)
         # Restlessness is learnt slowly, so that one passer-by does not blind the detector.
         wanted = np.minimum(apart, np.uint8(63)) << 2
-        up, down = wanted > self._restless, wanted < self._restless
+        up, less = wanted > self._restless, wanted < self._restless
         self._restless += up.view(np.uint8)
-        self._restless -= down.view(np.uint8)
+        self._restless -= less.view(np.uint8)
 
 
 def _blocks(cells: Mask) -> Bytes:
     """How many cells of each block are set."""
-    ones = cells.view(np.uint8)
-    across = ones[:, 0::BLOCK] + ones[:, 1::BLOCK] + ones[:, 2::BLOCK] + ones[:, 3::BLOCK]
-    counts: Bytes = across[0::BLOCK] + across[1::BLOCK] + across[2::BLOCK] + across[3::BLOCK]
+    # Four cells side by side are a word, whose bytes a multiplication adds up in its highest byte; rows are added before.
+    words = cells.view(np.uint32)
+    down = words[0::BLOCK] + words[1::BLOCK] + words[2::BLOCK] + words[3::BLOCK]
+    counts: Bytes = ((down * _FOUR_ONES) >> np.uint32(24)).astype(np.uint8)
     return counts
 
 

@@ -45,6 +45,8 @@ class Track:
     since_s: float
     seen_s: float
     sightings: int
+    missed: int = 0
+    """Frames since it was last seen."""
 
 
 def blobs(active: NDArray[np.bool_], least_blocks: int) -> list[Blob]:
@@ -72,10 +74,10 @@ def _connected(left_over: set[tuple[int, int]]) -> Iterator[tuple[int, int]]:
                 waiting.append(neighbour)
 
 
-def followed(tracks: Sequence[Track], found: Sequence[Blob], now_s: float, *, reach: int, patience_s: float) -> list[Track]:
-    """The tracks after this frame: continued where a blob is near, begun where none was, dropped when long unseen.
+def followed(tracks: Sequence[Track], found: Sequence[Blob], now_s: float, *, reach: int, patience: int = 2) -> list[Track]:
+    """The tracks after this frame: continued where a blob is near, begun where none was, dropped when unseen for too long.
 
-    A blob continues the oldest track that it touches; two that merge go on as one.
+    That is in more frames than `patience`. A blob continues the oldest track that it touches; two that merge go on as one.
     """
     went_on: list[Track] = []
     left = sorted(tracks, key=lambda track: track.since_s)
@@ -85,5 +87,5 @@ def followed(tracks: Sequence[Track], found: Sequence[Blob], now_s: float, *, re
             went_on.append(Track(blob, now_s, now_s, 1))
         else:
             left.remove(near)
-            went_on.append(replace(near, blob=blob, seen_s=now_s, sightings=near.sightings + 1))
-    return went_on + [track for track in left if now_s - track.seen_s <= patience_s]
+            went_on.append(Track(blob, near.since_s, now_s, near.sightings + 1))
+    return went_on + [replace(track, missed=track.missed + 1) for track in left if track.missed < patience]

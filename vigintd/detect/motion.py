@@ -1,6 +1,6 @@
 """The built-in motion detector: says when something of some size moves for some time.
 
-Owns its options and what it tells. It runs in the capture thread (a fraction of a millisecond a frame). It is meant not
+Owns its options and what it tells. It runs where frames are decoded (a fraction of a millisecond a frame). It is meant not
 to be fooled by a stream that begins anew, by light, or by noise; rain, zones and schedules are not its business.
 """
 
@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vigintd.detect import Pixels
-from vigintd.detect.background import BLOCK, Background, coarse, step_of
+from vigintd.detect import GLANCE_S, Pixels
+from vigintd.detect.background import BLOCK, Background, Bytes, coarse, step_of
 from vigintd.detect.blobs import Blob, Track, blobs, followed
 from vigintd.model import Box, Detection, Frame, Risk
 
@@ -31,10 +31,6 @@ _TEXTS = {
 _LEARN_S = 1.0
 _LEARN_FRAMES = 4
 """A scene is learnt for so long, and over so many frames, before anything in it can move."""
-
-_GAP_INTERVALS = 3.0
-_MIN_GAP_S = 0.5
-"""Frames further apart than this many usual intervals belong to two scenes: the camera was away."""
 
 _JUMP_SHARE = 0.5
 """Where so much of a picture differs at once, it was the light, or the camera was turned."""
@@ -110,54 +106,44 @@ class Motion:
         self._tracks: list[Track] = []
         self._learnt_from_s = 0.0
         self._learnt_frames = 0
-        self._last_s: float | None = None
-        self._interval_s: float | None = None
+        self._last_s = 0.0
+        self._life: int | None = None
+        self._is_quick = False
         self._last_report_s = float("-inf")
 
     def __call__(self, frame: Frame) -> Detection | None:
         """A detection when something has moved for long enough, and again each second while it goes on."""
         cells = coarse(frame.pixels)
-        was_away = self._note_gap(frame.arrived_s)
-        background = self._background
         if not cells.size:
             return None
-        if background is None or was_away or background.shape != cells.shape:
-            self._begin(frame.arrived_s)
-            self._background = Background(cells)
+        background, now_s = self._background, frame.arrived_s
+        pause_s, self._last_s = now_s - self._last_s, now_s
+        if background is None or frame.life != self._life or background.shape != cells.shape:
+            self._is_quick = self._is_quick and frame.life == self._life
+            self._life = frame.life
+            self._begin(cells, now_s)
             return None
-        active, differing = background.moving(cells, self._options.threshold)
+        self._is_quick |= pause_s < GLANCE_S
+        if pause_s > GLANCE_S and self._is_quick:
+            # Two glances do not show one thing moving, such as a clock in the picture.
+            self._tracks = []
+        active, differing = background.moving(cells, self._options.threshold, pause_s=pause_s)
         if differing > _JUMP_SHARE:
-            self._begin(frame.arrived_s)
-            self._background = Background(cells)
+            self._begin(cells, now_s)
             return None
         self._learnt_frames += 1
-        if frame.arrived_s - self._learnt_from_s < _LEARN_S or self._learnt_frames < _LEARN_FRAMES:
+        if now_s - self._learnt_from_s < _LEARN_S or self._learnt_frames < _LEARN_FRAMES:
             return None
         least_blocks = max(1, round(self._options.min_area_percent / 100 * active.size))
-        found = blobs(active, least_blocks)
-        patience_s = 2.5 * (self._interval_s or 0.0)
-        self._tracks = followed(self._tracks, found, frame.arrived_s, reach=_REACH_BLOCKS, patience_s=patience_s)
+        self._tracks = followed(self._tracks, blobs(active, least_blocks), now_s, reach=_REACH_BLOCKS)
         return self._report(frame, active.shape)
 
-    def _begin(self, now_s: float) -> None:
-        """Learn the scene anew."""
+    def _begin(self, cells: Bytes, now_s: float) -> None:
+        """Learn the scene anew: the camera was away, is set to another size, or the light was switched."""
+        self._background = Background(cells)
         self._tracks = []
         self._learnt_from_s = now_s
         self._learnt_frames = 0
-
-    def _note_gap(self, now_s: float) -> bool:
-        """Whether the camera was away before this frame."""
-        last_s, self._last_s = self._last_s, now_s
-        if last_s is None:
-            return False
-        interval_s = max(0.0, now_s - last_s)
-        usual_s = self._interval_s
-        if usual_s is not None and interval_s > max(_MIN_GAP_S, _GAP_INTERVALS * usual_s):
-            # A camera that has become slower is one whose gaps go on; so they are learnt too.
-            self._interval_s = usual_s * 1.5
-            return True
-        self._interval_s = interval_s if usual_s is None else usual_s + 0.1 * (interval_s - usual_s)
-        return False
 
     def _report(self, frame: Frame, shape: tuple[int, ...]) -> Detection | None:
         now_s = frame.arrived_s

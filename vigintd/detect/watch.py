@@ -1,7 +1,7 @@
 """A detector at work: shown frames, kept to its deadline, replaced when it fails.
 
-Owns where a detector runs and what its failures cost: nothing but its own answers. The capture thread offers
-frames and goes on; of frames that a detector had no time for only the newest is kept.
+Owns where a detector runs and what its failures cost: nothing but its own answers. The thread that decodes offers
+frames and goes on; of frames that a detector had no time for only the newest is kept. Who looks back may wait a little.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Watch(Protocol):
     """What `Frame.pixels` shall hold."""
 
     def offer(self, frame: Frame) -> None:
-        """Show the newest frame; from the capture thread. Never raises, and blocks only for a detector that runs inline."""
+        """Show the newest frame; from the thread that decodes. Never raises; blocks only for a detector that runs inline."""
         ...
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ def watch(
 ) -> Watch:
     """Set the detector that `make` makes to watch `camera`; `emit` is called on the loop with its detections.
 
-    It runs in the capture thread when it says `inline = True`, on the loop when its call is `async`, and otherwise on a
+    It runs in the thread that decodes when it says `inline = True`, on the loop when its call is `async`, and otherwise on a
     daemon thread of its own. One that raises, answers nonsense, or does not answer within `deadline_s` is detached and
     replaced by a fresh one, `max_replacements` times; then the watch is disabled. What `make` raises the first time
     is raised here.
@@ -72,6 +72,15 @@ def watch(
     if inspect.iscoroutinefunction(detector) or inspect.iscoroutinefunction(getattr(detector, "__call__", None)):  # noqa: B004
         return _AsyncWatch(detector, make, fate, deadline_s)
     return _ThreadWatch(detector, make, fate, deadline_s)
+
+
+def wait_until_free(watched: Watch, within_s: float) -> None:
+    """Wait, so long at most, until the watch can take a frame without skipping one; from the thread that offers frames.
+
+    For frames that are late anyway, because they were looked back at: they come faster than a detector is used to.
+    """
+    if isinstance(watched, _ThreadWatch | _AsyncWatch):
+        watched.wait_until_free(within_s)
 
 
 class _Fate:
@@ -148,7 +157,7 @@ class _InlineWatch:
         self._make = make
         self._fate = fate
         self._deadline_s = deadline_s
-        # Only an abandoned capture thread could come beside the present one.
+        # Only an abandoned thread of an earlier life could come beside the present one.
         self._running = threading.Lock()
 
     def offer(self, frame: Frame) -> None:
@@ -210,6 +219,11 @@ class _ThreadWatch:
             self._slot = frame
             self._changed.notify_all()
 
+    def wait_until_free(self, within_s: float) -> None:
+        """See the function of that name."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._slot is None or self._fate.closed, within_s)
+
     def close(self) -> None:
         """See `Watch`."""
         self._fate.close()
@@ -264,6 +278,7 @@ class _ThreadWatch:
                 return None
             frame, self._slot = self._slot, None
             self._busy_since_s = self._fate.loop.time()
+            self._changed.notify_all()
             return frame
 
     def _done(self, post: int) -> bool:
@@ -293,6 +308,8 @@ class _AsyncWatch:
         self._slot: Frame | None = None
         self._filled = asyncio.Event()
         self._lock = threading.Lock()
+        self._is_free = threading.Event()
+        self._is_free.set()
         self._task = fate.loop.create_task(self._work(detector), name=f"detector-{fate.camera}-{fate.name}")
 
     def offer(self, frame: Frame) -> None:
@@ -301,10 +318,16 @@ class _AsyncWatch:
             if self._fate.closed:
                 return
             was_full, self._slot = self._slot is not None, frame
+            self._is_free.clear()
         if was_full:
             self._fate.skipped()
         else:
             self._fate.on_loop(self._filled.set)
+
+    def wait_until_free(self, within_s: float) -> None:
+        """See the function of that name."""
+        if not self._fate.closed:
+            self._is_free.wait(within_s)
 
     def close(self) -> None:
         """See `Watch`."""
@@ -318,6 +341,7 @@ class _AsyncWatch:
             self._filled.clear()
             with self._lock:
                 frame, self._slot = self._slot, None
+                self._is_free.set()
             if frame is None:
                 continue
             problem = ""

@@ -22,6 +22,7 @@ from vigintd.clip.recorder import ClipRecorder
 from vigintd.clip.snapshot import snapshot_jpeg
 from vigintd.clock import Clock, any_set, first_of
 from vigintd.errors import ClipError, PermanentError, TransientError, VigintdError
+from vigintd.incident.absences import Absences
 from vigintd.incident.audience import Audience, clip_request
 from vigintd.incident.courier import Courier
 from vigintd.journal import EffectKind, Journal, Owed
@@ -38,8 +39,8 @@ HOST_BACKOFF = Backoff(first_s=1, cap_s=60)
 JOURNAL_BACKOFF = Backoff(first_s=0.1, cap_s=5)
 OPENING_LIFE_S = 30.0
 """For so long the incident's row is tried; a journal that cannot take it then has lost it, and the log says so."""
-ABSENCE_S = 3.0
-"""Without packets for so long before its end, a clip says that the camera was away."""
+BATCH_S = 0.25
+"""Packets come to the ring in batches; those of the last moment come so late at most."""
 
 _RISKS = (Risk.UNKNOWN, Risk.LOW, Risk.MEDIUM, Risk.HIGH)
 """Rising; a later detection may raise an incident's risk and never lowers it."""
@@ -67,6 +68,8 @@ class Plan:
     pre_roll_s: float
     post_roll_s: float
     max_clip_s: float
+    keep_original: bool = False
+    """Keep what the camera sent where it had to be encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,13 @@ class Story:
 
     async def _record(self) -> None:
         """Write the clip, from the pre-roll on, until the incident ends."""
-        recorder = ClipRecorder(self._rooms.spool, self.incident.id, on_part=self._parts.put_nowait)
+        recorder = ClipRecorder(
+            self._rooms.spool,
+            self.incident.id,
+            on_part=self._parts.put_nowait,
+            keep_original=self._plan.keep_original,
+            clock=self._rooms.clock,
+        )
         sealed: tuple[SealedPart, ...] = ()
         try:
             partial = await self._pump(recorder)
@@ -189,7 +198,8 @@ class Story:
                 self._parts.put_nowait(None)
                 if not sealed:
                     self._outlook.give_up(NoVideo.UNRECORDED)
-        await self._become(replace(self.incident, state=IncidentState.SEALED, parts=sealed, ended_at=self._rooms.clock.now()))
+        ended = replace(self.incident, state=IncidentState.SEALED, parts=sealed, ended_at=self._rooms.clock.now())
+        await self._become(replace(ended, originals=recorder.originals))
         log.info("clip.sealed", parts=len(sealed), size_bytes=sum(part.length_bytes for part in sealed))
 
     async def _pump(self, recorder: ClipRecorder) -> str:
@@ -198,30 +208,32 @@ class Story:
         The end is a packet's arrival, not the time it is read: what the ring holds already is written also when the
         detection, or an encoder, came late.
         """
-        clock, trouble, last_s = self._rooms.clock, "", self.incident.detection.arrived_s
+        clock, trouble, stopped, absences = self._rooms.clock, "", "", Absences()
         upcoming: asyncio.Future[list[Packet] | None] | None = None
         async with aclosing(self._ring.follow(self.incident.detection.arrived_s - self._plan.pre_roll_s)) as batches:
             try:
                 while True:
                     upcoming = upcoming or asyncio.ensure_future(anext(batches, None))
-                    left_s = max(0.0, self._end_s() - clock.monotonic_s())
+                    left_s = max(0.0, self._end_s() + BATCH_S - clock.monotonic_s())
                     if not await first_of(clock, upcoming, within_s=left_s):
-                        if clock.monotonic_s() < self._end_s():
+                        if clock.monotonic_s() < self._end_s() + BATCH_S:
                             continue  # it was extended meanwhile
-                        absent = self._end_s() - last_s > ABSENCE_S
-                        return trouble or ("the camera was away at the end" if absent else "")
+                        break
                     batch, upcoming = upcoming.result(), None
                     if batch is None:
-                        self._is_over = True
-                        return trouble or "the camera was stopped"
-                    end_s, last_s = self._end_s(), batch[-1].arrived_s
-                    trouble = await self._write(recorder, [p for p in batch if p.arrived_s < end_s]) or trouble
-                    if last_s >= end_s:
-                        return trouble
+                        self._is_over, stopped = True, "the camera was stopped"
+                        break
+                    end_s = self._end_s()
+                    packets = [packet for packet in batch if packet.arrived_s < end_s]
+                    absences.look(packets)
+                    trouble = await self._write(recorder, packets) or trouble
+                    if batch[-1].arrived_s >= end_s:
+                        break
             finally:
                 if upcoming is not None:
                     upcoming.cancel()
                     await asyncio.gather(upcoming, return_exceptions=True)
+        return "; ".join(filter(None, (trouble, absences.text, stopped or absences.at_end(self._end_s()))))
 
     async def _write(self, recorder: ClipRecorder, packets: list[Packet]) -> str:
         """Write what can be written; answers what went wrong. The incident goes on: the next write may succeed."""

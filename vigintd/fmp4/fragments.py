@@ -1,24 +1,20 @@
-"""Fragmented MP4 as bytes: where whole fragments begin and end, and what a player must be told of them.
+"""Whole fragments in bytes that arrive as they may.
 
-Owns the reading of ISO base media boxes (ISO/IEC 14496-12; `avcC` by ISO/IEC 14496-15), from bytes to values.
-Writes nothing, opens nothing, and needs no FFmpeg, so that the recorder, the uploader, the link host and
-recovery mean the same thing by "fragment". The link host shows it strangers' bytes: whatever they hold, it
-answers, waits for more or raises `ValueError`; it never allocates or loops by what a field claims.
+Owns what follows the initialisation segment: the order of boxes, and the time and key of a `moof` (ISO/IEC 14496-12,
+section 8.8).
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
+from vigintd.fmp4.boxes import boxes, header, unpack, version_flags
+from vigintd.fmp4.tracks import Track, read_moov
 from vigintd.model import MEDIA_CLOCK_HZ, Fragment
 
 MAX_HEADER_BYTES = 1 << 20
 """Largest `moov` or `moof` accepted, and so the most that a parser ever holds; ours are under 2 KB."""
-
-_MAX_TRACKS = 8
-"""More than video and audio needs none; it bounds the work a tiny `moof` can ask for."""
 
 _MAX_TICKS = 1 << 62
 """Times beyond this are nonsense, and would not fit where others store them."""
@@ -28,52 +24,6 @@ _NON_SYNC_SAMPLE = 0x0001_0000
 
 _BEFORE_MOOV = frozenset({b"free", b"skip"})
 _BEFORE_MOOF = frozenset({b"free", b"skip", b"styp", b"sidx", b"prft", b"emsg", b"uuid"})
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """What the `moov` box says of one track."""
-
-    id: int
-    timescale_hz: int
-    is_video: bool = False
-    codec: str = ""
-    """As RFC 6381 writes it, such as `avc1.64001F`; empty for what is not H.264."""
-    width_px: int = 0
-    height_px: int = 0
-    default_duration: int = 0
-    """Ticks of a sample whose fragment does not say (`trex`)."""
-    default_flags: int = 0
-
-
-def read_init(init: bytes | memoryview) -> tuple[Track, ...]:
-    """The tracks of an initialisation segment (`ftyp` + `moov`), the first video track first.
-
-    Raises `ValueError` when it is not whole, or is none.
-    """
-    for kind, body in _boxes(memoryview(init)):
-        if kind == b"moov":
-            return _read_moov(body)
-    raise ValueError("no moov box")
-
-
-def codec_string(init: bytes | memoryview) -> str:
-    """The video codec as Media Source wants it, `avc1.PPCCLL` (RFC 6381, section 3.3), from the `avcC` record.
-
-    Only letters, digits and one point ever come out. Raises `ValueError` where there is no H.264 track.
-    """
-    codec = read_init(init)[0].codec
-    if not codec:
-        raise ValueError("no H.264 track")
-    return codec
-
-
-def video_size(init: bytes | memoryview) -> tuple[int, int]:
-    """Width and height of the coded picture in pixels. Raises `ValueError` where there is no video track."""
-    track = read_init(init)[0]
-    if not track.is_video:
-        raise ValueError("no video track")
-    return track.width_px, track.height_px
 
 
 def scan(
@@ -154,11 +104,11 @@ class FragmentParser:
 
     def _on_held(self, found: list[Fragment]) -> bool:
         """Decide on a whole header, or on a whole box that is kept; true when a box without kept bytes ended."""
-        header = _header(self._held)
-        if header is None:
+        found_header = header(self._held)
+        if found_header is None:
             self._wanted = 16
             return False
-        kind, header_bytes, size = header
+        kind, header_bytes, size = found_header
         self._check_order(kind)
         self._kind = kind
         if kind in (b"moov", b"moof"):
@@ -188,7 +138,7 @@ class FragmentParser:
 
     def _on_kept(self, kind: bytes, body: memoryview, found: list[Fragment]) -> None:
         if kind == b"moov":
-            self.tracks = _read_moov(body)
+            self.tracks = read_moov(body)
             self._emit(Fragment(0, 0, 0, 0, is_key=False), found)
         else:
             self._pending = _read_moof(body, self.tracks)
@@ -206,124 +156,11 @@ class FragmentParser:
         self.whole_bytes = self._position
 
 
-def _header(data: bytes | bytearray | memoryview) -> tuple[bytes, int, int] | None:
-    """Kind, header length and whole length of the box that begins here; None when its header is not whole."""
-    if len(data) < 8:
-        return None
-    size, kind = struct.unpack_from(">I4s", data)
-    header_bytes = 8
-    if size == 1:
-        if len(data) < 16:
-            return None
-        (size,) = struct.unpack_from(">Q", data, 8)
-        header_bytes = 16
-    if size < header_bytes:
-        # 0 means "to the end of the file" (section 4.2.2), which a growing file has none of.
-        raise ValueError(f"a box {kind!r} of {size} bytes")
-    return kind, header_bytes, size
-
-
-def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """The kinds and bodies of the boxes that fill `data`; `ValueError` where one reaches beyond it."""
-    at = 0
-    while at < len(data):
-        header = _header(data[at : at + 16])
-        if header is None:
-            raise ValueError("a box is cut")
-        kind, header_bytes, size = header
-        if at + size > len(data):
-            raise ValueError(f"a box {kind!r} reaches beyond the box that holds it")
-        yield kind, data[at + header_bytes : at + size]
-        at += size
-
-
-def _unpack(layout: str, data: memoryview, at: int = 0) -> tuple[int, ...]:
-    try:
-        return struct.unpack_from(layout, data, at)
-    except struct.error as error:
-        raise ValueError("a box is too short for its fields") from error
-
-
-def _version_flags(body: memoryview) -> tuple[int, int]:
-    (word,) = _unpack(">I", body)
-    return word >> 24, word & 0xFF_FFFF
-
-
-def _read_moov(body: memoryview) -> tuple[Track, ...]:
-    tracks: dict[int, Track] = {}
-    defaults: dict[int, tuple[int, int]] = {}
-    for kind, inner in _boxes(body):
-        if kind == b"trak":
-            track = _read_trak(inner)
-            tracks[track.id] = track
-            if len(tracks) > _MAX_TRACKS:
-                raise ValueError("too many tracks")
-        elif kind == b"mvex":
-            for name, extends in _boxes(inner):
-                if name == b"trex":
-                    track_id, _, duration, _, flags = _unpack(">IIIII", extends, 4)
-                    defaults[track_id] = duration, flags
-    if not tracks:
-        raise ValueError("a moov box without a track")
-    for track_id, (duration, flags) in defaults.items():
-        if track_id in tracks:
-            tracks[track_id] = replace(tracks[track_id], default_duration=duration, default_flags=flags)
-    return tuple(sorted(tracks.values(), key=lambda track: not track.is_video))
-
-
-def _read_trak(body: memoryview) -> Track:
-    track_id = 0
-    track = Track(id=0, timescale_hz=0)
-    for kind, inner in _boxes(body):
-        if kind == b"tkhd":
-            version, _ = _version_flags(inner)
-            (track_id,) = _unpack(">I", inner, 20 if version else 12)
-        elif kind == b"mdia":
-            track = _read_mdia(inner, track)
-    if not track_id or not track.timescale_hz:
-        raise ValueError("a track without number or timescale")
-    return replace(track, id=track_id)
-
-
-def _read_mdia(body: memoryview, track: Track) -> Track:
-    for kind, inner in _boxes(body):
-        if kind == b"mdhd":
-            version, _ = _version_flags(inner)
-            track = replace(track, timescale_hz=_unpack(">I", inner, 20 if version else 12)[0])
-        elif kind == b"hdlr":
-            track = replace(track, is_video=bytes(inner[8:12]) == b"vide")
-        elif kind == b"minf":
-            for name, table in _boxes(inner):
-                if name == b"stbl":
-                    track = _read_stbl(table, track)
-    return track
-
-
-def _read_stbl(body: memoryview, track: Track) -> Track:
-    for kind, inner in _boxes(body):
-        if kind == b"stsd":
-            for entry, fields in _boxes(inner[8:]):
-                if entry in (b"avc1", b"avc3"):
-                    return _read_avc_entry(entry, fields, track)
-    return track
-
-
-def _read_avc_entry(entry: bytes, fields: memoryview, track: Track) -> Track:
-    """A VisualSampleEntry (section 12.1.3): 78 bytes of fields, then boxes, `avcC` among them."""
-    width_px, height_px = _unpack(">HH", fields, 24)
-    for kind, record in _boxes(fields[78:]):
-        if kind == b"avcC":
-            _, profile, compatibility, level = _unpack(">BBBB", record)
-            codec = f"{entry.decode()}.{profile:02X}{compatibility:02X}{level:02X}"
-            return replace(track, codec=codec, width_px=width_px, height_px=height_px)
-    raise ValueError("an H.264 track without avcC")
-
-
 def _read_moof(body: memoryview, tracks: Sequence[Track]) -> Fragment:
     """Time and key of a fragment by its video track; by its first track where it has no video."""
     known = {track.id: track for track in tracks}
     runs: dict[int, Fragment] = {}
-    for kind, inner in _boxes(body):
+    for kind, inner in boxes(body):
         if kind == b"traf":
             track, fragment = _read_traf(inner, known)
             runs.setdefault(track.id, fragment)
@@ -337,12 +174,12 @@ def _read_traf(body: memoryview, known: dict[int, Track]) -> tuple[Track, Fragme
     track: Track | None = None
     start = duration = 0
     first_flags: int | None = None
-    for kind, inner in _boxes(body):
+    for kind, inner in boxes(body):
         if kind == b"tfhd":
             track = _read_tfhd(inner, known)
         elif kind == b"tfdt":
-            version, _ = _version_flags(inner)
-            (start,) = _unpack(">Q" if version else ">I", inner, 4)
+            version, _ = version_flags(inner)
+            (start,) = unpack(">Q" if version else ">I", inner, 4)
         elif kind == b"trun":
             if track is None:
                 raise ValueError("a trun box before its tfhd")
@@ -362,30 +199,30 @@ def _read_traf(body: memoryview, known: dict[int, Track]) -> tuple[Track, Fragme
 
 def _read_tfhd(body: memoryview, known: dict[int, Track]) -> Track:
     """The track with the defaults of this fragment (section 8.8.7)."""
-    _, flags = _version_flags(body)
-    (track_id,) = _unpack(">I", body, 4)
+    _, flags = version_flags(body)
+    (track_id,) = unpack(">I", body, 4)
     if track_id not in known:
         raise ValueError(f"a fragment of track {track_id}, which is not in moov")
     track = known[track_id]
     at = 8 + (8 if flags & 0x1 else 0) + (4 if flags & 0x2 else 0)
     if flags & 0x8:
-        track = replace(track, default_duration=_unpack(">I", body, at)[0])
+        track = replace(track, default_duration=unpack(">I", body, at)[0])
         at += 4
     if flags & 0x10:
         at += 4
     if flags & 0x20:
-        track = replace(track, default_flags=_unpack(">I", body, at)[0])
+        track = replace(track, default_flags=unpack(">I", body, at)[0])
     return track
 
 
 def _read_trun(body: memoryview, track: Track) -> tuple[int, int | None]:
     """Duration of a run of samples in ticks, and the flags of its first sample (section 8.8.8); None when empty."""
-    _, flags = _version_flags(body)
-    (count,) = _unpack(">I", body, 4)
+    _, flags = version_flags(body)
+    (count,) = unpack(">I", body, 4)
     if not count:
         return 0, None
     at = 8 + (4 if flags & 0x1 else 0)
-    first_flags = _unpack(">I", body, at)[0] if flags & 0x4 else track.default_flags
+    first_flags = unpack(">I", body, at)[0] if flags & 0x4 else track.default_flags
     at += 4 if flags & 0x4 else 0
     has_duration, has_size, has_flags, has_offset = (bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
     stride = 4 * (has_duration + has_size + has_flags + has_offset)
@@ -393,7 +230,7 @@ def _read_trun(body: memoryview, track: Track) -> tuple[int, int | None]:
     if at + count * stride > len(body):
         raise ValueError("a trun box too short for its samples")
     if has_flags and not flags & 0x4:
-        (first_flags,) = _unpack(">I", body, at + 4 * (has_duration + has_size))
+        (first_flags,) = unpack(">I", body, at + 4 * (has_duration + has_size))
     if not has_duration:
         return count * track.default_duration, first_flags
     return sum(int.from_bytes(body[i : i + 4]) for i in range(at, at + count * stride, stride)), first_flags
