@@ -46,6 +46,8 @@ app = typer.Typer(
 )
 incidents_app = typer.Typer(help="Incidents that the running vigintd knows.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(incidents_app, name="incidents")
+cameras_app = typer.Typer(help="Cameras in the network.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(cameras_app, name="cameras")
 
 
 def main() -> None:
@@ -194,6 +196,45 @@ def incidents_show(
         output.print_json(incident)
     else:
         output.print_incident(incident)
+
+
+@cameras_app.command("discover")
+def cameras_discover(
+    address: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ADDRESS", show_default=False, help="Ask only these (ADDRESS or ADDRESS:PORT), and do not search."
+        ),
+    ] = None,
+    *,
+    timeout: Annotated[float, typer.Option(min=1, max=60, metavar="S", help="Seconds to wait for answers to the search.")] = 4,
+    interface: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", show_default=False, help="Search only from this address of this machine.")
+    ] = None,
+    username: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="A user of the cameras.")] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Its password is the first line of FILE."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find cameras by ONVIF: their streams, and a configuration to paste.
+
+    A password is never sent: each camera that asks for one gets proof of it. Name ADDRESSes to prove it to those alone.
+    """
+    from vigintd import logs  # noqa: PLC0415
+    from vigintd.cli import cameras, output  # noqa: PLC0415
+
+    logs.configure("console", level="critical")  # what fails is in the table
+    try:
+        wanted = cameras.wanted(address or (), interface, username, password_file, timeout)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    with output.busy("looking for cameras…"):
+        found = asyncio.run(wanted.look())
+    cameras.tell(found, wanted, as_json=as_json)
+    if not any(camera.usable for camera in found):
+        raise typer.Exit(1)
 
 
 def _needs_none(config: str | None) -> None:
