@@ -7,10 +7,10 @@ ARGS   ?=
 PREFIX ?= /opt/vigintd
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check lint types floors test bench lock install clean
+.PHONY: help setup run demo check lint types floors test bench bench-detection campaign-reconnects campaign-64-cameras lock install clean
 
 help: ## print the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): tests/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "vigintd needs Python 3.11 to 3.13; this is %d.%d. Try: make PYTHON=python3.11" % v)'
@@ -45,6 +45,15 @@ test: $(STAMP) ## all tests; what this machine lacks is skipped with its reason 
 
 bench: $(STAMP) ## figures of this machine, printed and never asserted
 	$(BIN)/python tests/bench/alerting.py $(ARGS)
+
+bench-detection: $(STAMP) ## adaptive detection beside full decoding: what each finds, and at what CPU
+	$(BIN)/python -m tests.bench.detection $(ARGS)
+
+campaign-reconnects: $(STAMP) ## 1,000 reconnects of one camera: threads, descriptors, memory (ARGS="--write" for docs/bench)
+	$(BIN)/python -m tests.campaigns.reconnects $(ARGS)
+
+campaign-64-cameras: $(STAMP) ## 64 cameras in one process: packets lost, loop lag, CPU (ARGS="--write" for docs/bench)
+	$(BIN)/python -m tests.campaigns.many_cameras $(ARGS)
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(ARGS) --output-file requirements.lock
