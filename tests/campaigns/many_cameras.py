@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tests.campaigns import results
 from tests.campaigns.child import Child, child
-from tests.campaigns.process import Usage, quantile, usage
+from tests.campaigns.process import Usage, machine_cpu_s, quantile, usage
 from vigintd import logs, metrics
 from vigintd.camera import Camera
 from vigintd.clock import SystemClock
@@ -60,6 +60,8 @@ class Figures:
     cpu_percent_per_camera: float
     """Of a core."""
     street_cpu_percent_per_stream: float
+    others_cpu_percent: float
+    """What the machine's other work used of a core meanwhile: with much of it, the run says little."""
     rss_mb: float
     rings_mb: float
     threads: int
@@ -201,9 +203,11 @@ async def measured(cameras: int, seconds: float, mode: Mode, *, small: bool = Fa
             measuring = asyncio.create_task(lag.run())
             loop = asyncio.get_running_loop()
             street_cpu_s, watched_sent = await sending.so_far()
+            machine_s = machine_cpu_s()
             began_s, before, pictures = loop.time(), usage(), fleet.pictures
             await asyncio.sleep(seconds)
             took_s, after, pictures = loop.time() - began_s, usage(), fleet.pictures - pictures
+            machine_s = machine_cpu_s() - machine_s
             now_cpu_s, now_sent = await sending.so_far()
             street_cpu_s, watched_sent = now_cpu_s - street_cpu_s, now_sent - watched_sent
             measuring.cancel()
@@ -228,6 +232,7 @@ async def measured(cameras: int, seconds: float, mode: Mode, *, small: bool = Fa
         **_lag(lag.late_s),
         **_used(before, after, took_s, cameras),
         street_cpu_percent_per_stream=round(100 * street_cpu_s / took_s / (cameras * (2 if mode == "sub" else 1)), 3),
+        others_cpu_percent=round(100 * (machine_s - (after.cpu_s - before.cpu_s) - street_cpu_s) / took_s, 1),
         rings_mb=round(rings / _MB, 1),
     )
 
@@ -266,6 +271,7 @@ def rows(figures: Figures) -> list[results.Row]:
         ("threads, file descriptors", f"{figures.threads}, {figures.fds}", ""),
         ("reconnects, losses at a bound", f"{figures.reconnects}, {figures.dropped or 'none'}", "none"),
         ("CPU of the cameras' process, a stream", f"{figures.street_cpu_percent_per_stream} %", ""),
+        ("CPU of everything else, of a core", f"{figures.others_cpu_percent} %", "little"),
     ]
 
 

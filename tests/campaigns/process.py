@@ -37,6 +37,13 @@ def usage() -> Usage:
     )
 
 
+def machine_cpu_s() -> float:
+    """CPU seconds that the whole machine has used, on all its cores together."""
+    fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _waiting, irq, softirq, _stolen = fields
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def quantile(values: list[float], share: float) -> float:
     """The value below which `share` (0–1) of them lie; 0 for none."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else 0.0

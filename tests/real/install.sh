@@ -1,8 +1,8 @@
 #!/bin/sh
-# The real parts that tests start: an RTSP server and a browser. Only root can install them; without them tests say what is missing.
+# The real parts that tests start: an RTSP server, FFmpeg as an RTMP server, and a browser. Only root can install them; without them tests say what is missing.
 set -eu
 parts="python3-gi gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
- gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools glib-networking chromium chromium-driver"
+ gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools glib-networking ffmpeg chromium chromium-driver"
 if ! command -v apt-get >/dev/null; then
     echo "setup: not a Debian, so the tests that need an RTSP server or a browser will be skipped:" $parts
 elif [ "$(dpkg-query --show --showformat='${db:Status-Status}\n' $parts 2>/dev/null | grep -cx installed)" = "$(echo $parts | wc -w)" ]; then
