@@ -26,7 +26,7 @@ async def test_no_secret_stands_in_any_log_line_of_the_whole_run(short_path, log
         for name in cameras:
             await box.event("camera.lost", camera=name)
         incident_id = await box.control.trigger("muette")
-        await box.event("incident.delayed", incident=incident_id)
+        await box.event("publish.delayed", incident=incident_id)
         await box.event("mail.given_up", incident=incident_id)
     logs = sorted(log_folder.glob("*.log"))
     lines = [(path.name, line) for path in logs for line in path.read_text(encoding="utf-8").splitlines()]

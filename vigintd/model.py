@@ -193,6 +193,8 @@ class NoVideo(StrEnum):
     """The host refused the clip for good."""
     UNRECORDED = "unrecorded"
     """There was nothing to record."""
+    UNWRITTEN = "unwritten"
+    """The incident could not be written to the journal, and so nothing of it is kept."""
 
 
 @dataclass(frozen=True, slots=True)

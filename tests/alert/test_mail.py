@@ -89,7 +89,12 @@ def test_the_english_alert_has_the_same_fields():
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [(NoVideo.LATE, "le lien suivra"), (NoVideo.REFUSED, "a refusé l'enregistrement"), (NoVideo.UNRECORDED, "aucune image")],
+    [
+        (NoVideo.LATE, "le lien suivra"),
+        (NoVideo.REFUSED, "a refusé l'enregistrement"),
+        (NoVideo.UNRECORDED, "aucune image"),
+        (NoVideo.UNWRITTEN, "disque plein"),
+    ],
 )
 def test_without_a_video_it_says_so_and_why(reason: NoVideo, words: str):
     """An alert without a link is plain about it, in both bodies."""

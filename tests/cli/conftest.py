@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -36,7 +37,8 @@ class Answers:
 
     def __init__(self) -> None:
         self.triggered: list[tuple[object, ...]] = []
-        self.known: list[dict[str, object]] = [INCIDENT, INCIDENT | {"mailed_at": None, "at": "unknown"}]
+        self.retried: list[str | None] = []
+        self.known: list[dict[str, Any]] = [INCIDENT, INCIDENT | {"mailed_at": None, "at": "unknown"}]
 
     async def trigger(self, camera, *, type, risk, confidence, text):  # noqa: A002
         if camera != "entree":
@@ -46,6 +48,18 @@ class Answers:
 
     async def incidents(self, limit):
         return self.known[:limit]
+
+    async def owing(self, limit):
+        return self.known[:limit]
+
+    async def retry(self, incident_id):
+        self.retried.append(incident_id)
+        failed = [(incident, effect) for incident in self.known for effect in incident["effects"]]
+        return [
+            {"incident_id": incident["id"]} | effect
+            for incident, effect in failed
+            if incident_id in (None, incident["id"]) and effect["attempts"]
+        ]
 
     async def incident(self, incident_id):
         return next((incident for incident in self.known if incident["id"] == incident_id), None)

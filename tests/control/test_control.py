@@ -26,6 +26,7 @@ class Daemon:
 
     def __init__(self) -> None:
         self.triggered: list[tuple[object, ...]] = []
+        self.retried: list[str | None] = []
         self.error = None
         self.stuck = False
 
@@ -41,6 +42,15 @@ class Daemon:
 
     async def incidents(self, limit):
         return [INCIDENT] * min(limit, 3)
+
+    async def owing(self, limit):
+        return [INCIDENT | {"state": "closed"}] * min(limit, 1)
+
+    async def retry(self, incident_id):
+        if incident_id not in (None, INCIDENT["id"]):
+            return None
+        self.retried.append(incident_id)
+        return [{"incident_id": INCIDENT["id"], "kind": "alert"}]
 
     async def incident(self, incident_id):
         return INCIDENT if incident_id == INCIDENT["id"] else None
@@ -117,8 +127,20 @@ class TestAsking:
             return [{"id": f"0d{number}"} for number in range(5)]
 
         monkeypatch.setattr(daemon, "incidents", several)
+        monkeypatch.setattr(daemon, "owing", several)
         with pytest.raises(ControlError, match="5 incidents begin with 0d: 0d0, 0d1, 0d2, …; write more of the id"):
             await client.incident_like("0d")
+
+    async def test_what_is_owed_is_listed_apart(self, client):
+        assert await client.incidents(5, owed=True) == [INCIDENT | {"state": "closed"}]
+
+    async def test_one_incident_is_retried_or_all_are(self, client, daemon):
+        """What is tried again is answered; one that there is not is refused."""
+        assert await client.retry(INCIDENT["id"]) == [{"incident_id": INCIDENT["id"], "kind": "alert"}]
+        assert len(await client.retry(None)) == 1
+        assert daemon.retried == [INCIDENT["id"], None]
+        with pytest.raises(ControlError, match="there is no such incident"):
+            await client.retry("42")
 
     async def test_many_ask_at_once(self, client):
         """Each question has a connection of its own."""
@@ -167,6 +189,9 @@ class TestRefusals:
             ("GET", "/incidents?limit=99999999999", 400),
             ("GET", "/incidents?limit=-1", 400),
             ("GET", "/incidents?limit=²", 400),
+            ("GET", "/incidents?owed=yes", 400),
+            ("GET", "/incidents/retry", 404),
+            ("POST", "/incidents/unknown/retry", 404),
         ],
     )
     async def test_wrong_questions_are_answered_in_json(self, raw, method, target, expected):

@@ -78,7 +78,8 @@ class Box:
         return str(self.config["linkhost"]["public_url"])
 
     async def start(self) -> None:
-        """Start the daemon and wait until it is ready."""
+        """Start the daemon and wait until it is ready; of an earlier one's events nothing is known any more."""
+        self.events.clear()
         path = self.folder / "vigintd.toml"
         write_config(path, self.config)
         self._process = await asyncio.create_subprocess_exec(
@@ -115,6 +116,16 @@ class Box:
         await process.wait()
         assert self._reader
         await self._reader
+
+    async def died(self) -> int:
+        """Wait until the daemon has ended by itself; the exit code."""
+        assert self._process
+        assert self._reader
+        process, self._process = self._process, None
+        async with asyncio.timeout(DEADLINE_S):
+            code = await process.wait()
+            await self._reader
+        return code
 
     async def event(self, name: str, *, nth: int = 1, **fields: object) -> dict[str, Any]:
         """The first (or `nth`) log line of this event with these fields; waits for it."""

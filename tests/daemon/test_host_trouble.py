@@ -103,7 +103,7 @@ async def test_an_absent_host_leaves_the_text_alert_in_time_and_the_clip_in_the_
         await box.event("camera.live", camera="entree")
         incident_id = await box.control.trigger("entree")
         await assert_told_in_time(box, incident_id)
-        assert await box.event("incident.delayed", incident=incident_id)
+        assert await box.event("publish.delayed", incident=incident_id)
 
 
 async def test_the_link_follows_in_the_text_alerts_thread_when_the_host_comes_back(short_path, log_folder, rtsp_cameras):

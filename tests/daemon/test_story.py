@@ -204,7 +204,6 @@ async def test_mails_that_a_killed_daemon_owed_are_sent_by_the_next_one(short_pa
         await box.event("mail.postponed", incident=incident_id)
         await box.kill()
         await box.mailbox.start(port=port)
-        box.events.clear()
         await box.start()
         letter = await box.letter()
         assert letter.link
@@ -245,7 +244,7 @@ async def test_people_are_told_although_the_daemon_is_stopped_before_any_link_ca
         await box.start()
         await box.event("camera.live", camera="entree")
         incident_id = await box.control.trigger("entree")
-        await box.event("incident.delayed", incident=incident_id)
+        await box.event("publish.delayed", incident=incident_id)
         assert await box.stop() == 0
         sent = await box.event("mail.sent", incident=incident_id)
         assert sent["kind"] == "text"

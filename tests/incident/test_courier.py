@@ -116,6 +116,12 @@ async def house(tmp_path, *faults: Exception):
     await spool.aclose()
 
 
+async def tell(it: House) -> None:
+    """Tell of the incident now, and wait until every mail that is due was tried."""
+    await it.courier.hurry(ID)
+    await it.courier.drained()
+
+
 def all_told(kind: AlertKind, no_video: NoVideo | None = None):
     return [(who, kind, no_video) for who in PEOPLE]
 
@@ -124,7 +130,7 @@ async def test_an_alert_has_the_link_when_one_plays(tmp_path):
     async with house(tmp_path) as it:
         await it.spool.keep(ID, ".jpg", b"a picture")
         await it.open()
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.told() == all_told(AlertKind.LINK)
         alert = it.channel.delivered[0]
         assert alert.link == f"https://v.exemple.fr/video/{ID}?token={alert.recipient}"
@@ -152,7 +158,7 @@ async def test_an_alert_without_hope_of_a_link_says_why_and_promises_none(tmp_pa
         row = await it.journal.incident(ID)
         assert row
         await it.journal.record_incident(replace(row.incident, no_video=NoVideo.UNRECORDED))
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.told() == all_told(AlertKind.TEXT, NoVideo.UNRECORDED)
         assert await it.effects(EffectKind.FOLLOW_UP) == {}
 
@@ -160,10 +166,10 @@ async def test_an_alert_without_hope_of_a_link_says_why_and_promises_none(tmp_pa
 async def test_who_was_told_without_the_link_gets_it_when_it_plays(tmp_path):
     async with house(tmp_path) as it:
         await it.open(playable=False)
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.told() == all_told(AlertKind.TEXT, NoVideo.LATE)
         await it.journal.record_playable(ID)
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.told() == sorted(all_told(AlertKind.TEXT, NoVideo.LATE) + all_told(AlertKind.FOLLOW_UP))
 
 
@@ -171,7 +177,7 @@ async def test_a_text_that_could_not_go_before_the_link_played_becomes_the_mail_
     """Host and mail server away together: one mail with the link, and not first the link and then a text."""
     async with house(tmp_path, MailUnavailable("451"), MailUnavailable("451")) as it:
         await it.open(playable=False)
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.channel.fired == 2
         await it.journal.record_playable(ID)
         await it.clock.asleep()
@@ -185,7 +191,7 @@ async def test_a_host_that_takes_the_link_back_does_not_keep_people_in_the_dark(
     async with house(tmp_path) as it:
         it.host_trouble = HostRefused("the key was revoked")
         await it.open()
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.told() == all_told(AlertKind.TEXT, NoVideo.REFUSED)
 
 
@@ -193,7 +199,7 @@ async def test_a_host_that_is_gone_when_the_mail_goes_is_waited_for_no_longer_th
     async with house(tmp_path) as it:
         it.host_trouble = HostUnavailable("nobody there")
         await it.open()
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.channel.delivered == []
         await it.clock.asleep()
         await it.clock.advance(30)
@@ -204,15 +210,15 @@ async def test_a_host_that_is_gone_when_the_mail_goes_is_waited_for_no_longer_th
 async def test_the_same_alert_is_never_sent_twice(tmp_path):
     async with house(tmp_path) as it:
         await it.open()
-        await it.courier.tell(ID)
-        await it.courier.tell(ID)
+        await tell(it)
+        await tell(it)
         assert it.told() == all_told(AlertKind.LINK)
 
 
 async def test_a_passing_failure_is_tried_again_after_its_wait(tmp_path):
     async with house(tmp_path, MailUnavailable("451 later")) as it:
         await it.open(people=PEOPLE[:1])
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.channel.fired == 1
         assert it.channel.delivered == []
         assert (await it.effects())[PEOPLE[0]].last_error == "451 later"
@@ -224,7 +230,7 @@ async def test_a_passing_failure_is_tried_again_after_its_wait(tmp_path):
 async def test_a_servers_wish_for_a_longer_wait_is_honoured(tmp_path):
     async with house(tmp_path, MailUnavailable("421 busy", retry_after_s=600)) as it:
         await it.open(people=PEOPLE[:1])
-        await it.courier.tell(ID)
+        await tell(it)
         effect = (await it.effects())[PEOPLE[0]]
         assert (effect.next_try_at - it.clock.now()).total_seconds() == 600
 
@@ -232,7 +238,7 @@ async def test_a_servers_wish_for_a_longer_wait_is_honoured(tmp_path):
 async def test_a_refused_recipient_is_given_up_and_the_others_get_theirs(tmp_path):
     async with house(tmp_path, MailRefused("550 no such user")) as it:
         await it.open()
-        await it.courier.tell(ID)
+        await tell(it)
         states = {effect.state: effect.last_error for effect in (await it.effects()).values()}
         assert it.channel.fired == 1
         assert len(it.channel.delivered) == 1
@@ -242,7 +248,7 @@ async def test_a_refused_recipient_is_given_up_and_the_others_get_theirs(tmp_pat
 async def test_a_defect_in_one_mail_is_put_off_and_does_not_stop_the_others(tmp_path):
     async with house(tmp_path, ZeroDivisionError("a defect")) as it:
         await it.open()
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.channel.fired == 1
         assert {effect.state for effect in (await it.effects()).values()} == {EffectState.OWED, EffectState.DONE}
 
@@ -252,7 +258,7 @@ async def test_a_journal_that_fails_after_the_sending_neither_ends_the_courier_n
     async with house(tmp_path) as it:
         await it.open(people=PEOPLE[:1])
         failpoints.arm("journal.settle.before", "error")
-        telling = asyncio.create_task(it.courier.tell(ID))
+        telling = asyncio.create_task(tell(it))
         await it.channel.until(lambda: it.channel.delivered)
         await it.clock.asleep()
         assert failpoints.fired["journal.settle.before"] == 1
@@ -267,7 +273,7 @@ async def test_no_more_than_so_many_deliveries_are_under_way(tmp_path):
         it.channel.gate.clear()
         people = [f"{number}@exemple.fr" for number in range(CONCURRENT * 2)]
         await it.open(people=people)
-        telling = asyncio.create_task(it.courier.tell(ID))
+        telling = asyncio.create_task(tell(it))
         await it.channel.until(lambda: it.channel.under_way == CONCURRENT)
         it.channel.gate.set()
         await telling
@@ -303,7 +309,7 @@ async def test_a_mail_whose_server_hangs_holds_up_no_other(tmp_path):
     async with house(tmp_path) as it:
         it.channel.gate.clear()
         await it.open(people=PEOPLE[:1])
-        telling = asyncio.create_task(it.courier.tell(ID))
+        telling = asyncio.create_task(tell(it))
         await it.channel.until(lambda: it.channel.under_way == 1)
         await it.open("00000000-0000-4000-8000-000000000002", PEOPLE[1:], playable=False)
         await it.clock.asleep()
@@ -317,7 +323,7 @@ async def test_a_hosts_wish_for_a_later_try_does_not_hold_the_text_back(tmp_path
     async with house(tmp_path) as it:
         it.host_trouble = HostUnavailable("503", retry_after_s=3600)
         await it.open()
-        await it.courier.tell(ID)
+        await tell(it)
         await it.clock.asleep()
         await it.clock.advance(20)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
@@ -328,7 +334,7 @@ async def test_a_snapshot_that_cannot_be_read_holds_nothing_back(tmp_path):
     async with house(tmp_path) as it:
         (it.spool.root / f"{ID}.jpg").mkdir()
         await it.open()
-        await it.courier.tell(ID)
+        await tell(it)
         assert it.told() == all_told(AlertKind.LINK)
         assert it.channel.delivered[0].snapshot_jpeg is None
 
@@ -338,7 +344,7 @@ async def test_a_follow_up_owed_after_the_link_began_to_play_goes_at_once(tmp_pa
     async with house(tmp_path) as it:
         it.channel.gate.clear()
         await it.open(people=PEOPLE[:1], playable=False)
-        telling = asyncio.create_task(it.courier.tell(ID))
+        telling = asyncio.create_task(tell(it))
         await it.channel.until(lambda: it.channel.under_way == 1)
         await it.journal.record_playable(ID)
         it.channel.gate.set()
@@ -350,7 +356,7 @@ async def test_a_follow_up_owed_after_the_link_began_to_play_goes_at_once(tmp_pa
 async def test_a_follow_up_waits_for_as_long_as_the_clip_is_published(tmp_path):
     async with house(tmp_path) as it:
         await it.open(people=PEOPLE[:1], playable=False)
-        await it.courier.tell(ID)
+        await tell(it)
         (follow_up,) = (await it.effects(EffectKind.FOLLOW_UP)).values()
         assert (follow_up.next_try_at - it.clock.now()).total_seconds() == 48 * 3600
 
@@ -360,7 +366,7 @@ async def test_the_courier_can_be_stopped_at_any_step(tmp_path, steps):
     """Cancelled in whatever it waits for, it ends."""
     async with house(tmp_path, MailUnavailable("451 later")) as it:
         await it.open(people=PEOPLE[:1])
-        await it.courier.tell(ID)
+        await tell(it)
         await it.clock.asleep()
         (running,) = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "run"]
         it.courier.look()

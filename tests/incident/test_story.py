@@ -15,7 +15,7 @@ from tests.manual_clock import ManualClock
 from vigintd import failpoints
 from vigintd.clip.recorder import ClipRecorder
 from vigintd.errors import HostRefused, HostUnavailable
-from vigintd.incident import Audience, Courier, Plan, Rooms, Story
+from vigintd.incident import Audience, Courier, Plan, Publisher, Rooms, Story
 from vigintd.incident.story import BATCH_S
 from vigintd.journal import EffectState, IncidentRow, Journal
 from vigintd.model import AlertKind, Detection, IncidentState, NoVideo, Risk
@@ -90,7 +90,24 @@ class Stage:
         self.courier = Courier(
             journal=journal, spool=spool, channel=channel, host=host, audience=plan.audience, clock=clock, random=Random(1)
         )
-        rooms = Rooms(journal=journal, spool=spool, host=host, courier=self.courier, clock=clock, random=Random(1))
+        self.publisher = Publisher(
+            journal=journal,
+            spool=spool,
+            host=host,
+            courier=self.courier,
+            audience=plan.audience,
+            clock=clock,
+            random=Random(1),
+        )
+        rooms = Rooms(
+            journal=journal,
+            spool=spool,
+            host=host,
+            courier=self.courier,
+            publisher=self.publisher,
+            clock=clock,
+            random=Random(1),
+        )
         packets = coded(5 * FPS)
         if filled:
             self.ring.append(later(packets, arrival_s=clock.monotonic_s() - packets[-1].arrived_s))
@@ -99,6 +116,15 @@ class Stage:
 
     def detect(self, **changes: Any) -> bool:
         return self.story.extend(replace(self.detection, arrived_s=self.clock.monotonic_s(), **changes))
+
+    async def over(self, living: asyncio.Task[None]) -> IncidentRow:
+        """The incident once nothing of it is under way."""
+        await living
+        await self.publisher.drained()
+        await self.courier.drained()
+        row: IncidentRow | None = await self.journal.incident(ID)
+        assert row
+        return row
 
     async def told(self) -> list[tuple[str, AlertKind, NoVideo | None]]:
         """Who was told what, in order of their names."""
@@ -110,14 +136,14 @@ async def stage(tmp_path, host: ScriptedHost, *, plan: Plan = PLAN, filled: bool
     clock, spool, channel = ManualClock(), Spool(tmp_path / "spool"), ScriptedChannel()
     async with Journal.open(tmp_path / "journal.sqlite3", clock) as journal:
         it = Stage(clock, journal, spool, channel, host, plan=plan, filled=filled)
-        courier = asyncio.create_task(it.courier.run())
-        telling = asyncio.create_task(it.story.run())
+        others = [asyncio.create_task(it.courier.run()), asyncio.create_task(it.publisher.run())]
+        living = asyncio.create_task(it.story.run())
         await it.story.acknowledged.wait()
-        yield it, telling
+        yield it, living
         it.ring.close()
-        telling.cancel()
-        courier.cancel()
-        await asyncio.gather(courier, telling, return_exceptions=True)
+        for task in (living, *others):
+            task.cancel()
+        await asyncio.gather(living, *others, return_exceptions=True)
     await spool.aclose()
 
 
@@ -166,7 +192,7 @@ async def test_a_silent_host_is_waited_for_until_text_after_s_and_no_longer(tmp_
 
 async def test_the_link_follows_when_the_host_comes_back(tmp_path):
     host = ScriptedHost(trouble=HostUnavailable("nobody there"))
-    async with stage(tmp_path, host) as (it, telling):
+    async with stage(tmp_path, host) as (it, living):
         await it.clock.asleep(3)
         await it.clock.advance(20)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
@@ -175,14 +201,14 @@ async def test_the_link_follows_when_the_host_comes_back(tmp_path):
         await it.clock.advance(120)
         await it.channel.until(lambda: len(it.channel.delivered) == 4)
         assert await it.told() == sorted(both(AlertKind.TEXT, NoVideo.LATE) + both(AlertKind.FOLLOW_UP))
-        await telling
+        await it.over(living)
         assert host.metadata["ended"] is True
 
 
 async def test_a_host_whose_links_play_only_at_the_end_gets_a_text_first_and_a_follow_up(tmp_path):
     """When the clip outlasts `text_after_s`, the text goes; the link follows once the clip is sealed there."""
     plan = replace(PLAN, post_roll_s=30, max_clip_s=60)
-    async with stage(tmp_path, ScriptedHost(playable_at="end"), plan=plan) as (it, telling):
+    async with stage(tmp_path, ScriptedHost(playable_at="end"), plan=plan) as (it, living):
         await it.clock.asleep(2)
         await it.clock.advance(20)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
@@ -190,21 +216,20 @@ async def test_a_host_whose_links_play_only_at_the_end_gets_a_text_first_and_a_f
         await it.clock.advance(10 + BATCH_S)
         await it.channel.until(lambda: len(it.channel.delivered) == 4)
         assert await it.told() == sorted(both(AlertKind.TEXT, NoVideo.LATE) + both(AlertKind.FOLLOW_UP))
-        await telling
+        await it.over(living)
 
 
 async def test_a_camera_that_shows_nothing_leaves_a_text_alert_that_says_so(tmp_path):
-    async with stage(tmp_path, ScriptedHost(), filled=False) as (it, telling):
+    async with stage(tmp_path, ScriptedHost(), filled=False) as (it, living):
         await it.clock.asleep(2)
         await it.clock.advance(3 + BATCH_S)
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
         assert await it.told() == both(AlertKind.TEXT, NoVideo.UNRECORDED)
-        await telling
-        assert it.story.incident.state is IncidentState.CLOSED
+        assert (await it.over(living)).incident.state is IncidentState.CLOSED
 
 
 async def test_an_incident_ends_post_roll_after_its_last_detection(tmp_path):
-    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+    async with stage(tmp_path, ScriptedHost()) as (it, living):
         await it.clock.asleep()
         await it.clock.advance(2.9)
         assert it.detect()
@@ -212,21 +237,20 @@ async def test_an_incident_ends_post_roll_after_its_last_detection(tmp_path):
         assert it.detect()
         await it.clock.advance(3 + BATCH_S)
         assert not it.detect()
-        await telling
-        assert it.story.incident.detections == 3
-        assert it.story.incident.state is IncidentState.CLOSED
+        incident = (await it.over(living)).incident
+        assert (incident.detections, incident.state) == (3, IncidentState.CLOSED)
 
 
 async def test_an_incident_never_lasts_longer_than_max_clip(tmp_path):
     """However long it goes on, the clip ends `max_clip_s` after its first picture; what comes later is another incident."""
-    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+    async with stage(tmp_path, ScriptedHost()) as (it, living):
         await it.clock.asleep()
         lasted_s = 0
         while it.detect():
             await it.clock.advance(1)
             lasted_s += 1
         await it.clock.advance(BATCH_S)
-        await telling
+        await it.over(living)
         assert lasted_s == PLAN.max_clip_s - PLAN.pre_roll_s
 
 
@@ -244,58 +268,40 @@ async def test_a_later_detection_raises_the_risk_and_never_lowers_it(tmp_path):
 
 
 async def test_a_stopped_camera_ends_the_clip_and_the_clip_says_so(tmp_path):
-    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+    async with stage(tmp_path, ScriptedHost()) as (it, living):
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
         it.ring.close()
-        await telling
-        (part,) = it.story.incident.parts
+        (part,) = (await it.over(living)).incident.parts
         assert "stopped" in part.partial
 
 
 async def test_an_outage_before_the_end_is_told_beside_it(tmp_path):
     """What stopped the clip hides nothing of what is missing within it."""
-    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+    async with stage(tmp_path, ScriptedHost()) as (it, living):
         await it.clock.asleep()
         await it.clock.advance(2)
         it.ring.append(later(coded(FPS), arrival_s=it.clock.monotonic_s() - 100))
         it.ring.close()
-        await telling
-        (part,) = it.story.incident.parts
+        (part,) = (await it.over(living)).incident.parts
         assert part.partial == "the camera was away for 2.0 s at 3 s; the camera was stopped"
 
 
-def assert_all_went_well(it: Stage, row: IncidentRow | None) -> None:
-    assert row
+def assert_all_went_well(it: Stage, row: IncidentRow) -> None:
     assert row.incident.state is IncidentState.CLOSED
     assert row.incident.problem == ""
     assert {effect.state for effect in row.effects} == {EffectState.DONE}
     assert it.host.metadata["ended"] is True
 
 
-async def test_a_journal_that_cannot_owe_the_upload_at_first_costs_neither_the_link_nor_the_clip(tmp_path):
-    """It delays, and never kills."""
-    failpoints.arm("journal.owe.before", "error")
-    async with stage(tmp_path, ScriptedHost()) as (it, telling):
-        await it.clock.asleep(3)  # the end of the recording, the text's time, and the journal's next try
-        assert failpoints.fired["journal.owe.before"] == 1
-        await it.clock.advance(0.2)
-        await it.channel.until(lambda: len(it.channel.delivered) == 2)
-        assert await it.told() == both(AlertKind.LINK)
-        await it.clock.advance(3 + BATCH_S)
-        await telling
-        assert_all_went_well(it, await it.journal.incident(ID))
-
-
 async def test_a_journal_that_cannot_settle_at_first_ends_with_all_settled(tmp_path):
     failpoints.arm("journal.settle.before", "error")
-    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+    async with stage(tmp_path, ScriptedHost()) as (it, living):
         await it.channel.until(lambda: len(it.channel.delivered) == 2)
         await it.clock.asleep(2)  # the end of the recording, and the journal's next try
         assert failpoints.fired["journal.settle.before"] == 1
         await it.clock.advance(4)
-        await telling
+        assert_all_went_well(it, await it.over(living))
         assert await it.told() == both(AlertKind.LINK)
-        assert_all_went_well(it, await it.journal.incident(ID))
 
 
 async def test_a_recorder_that_cannot_be_closed_leaves_nobody_waiting(tmp_path, monkeypatch):
@@ -303,9 +309,8 @@ async def test_a_recorder_that_cannot_be_closed_leaves_nobody_waiting(tmp_path, 
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(ClipRecorder, "aclose", broken)
-    async with stage(tmp_path, ScriptedHost()) as (it, telling):
+    async with stage(tmp_path, ScriptedHost()) as (it, living):
         await it.clock.asleep()
         await it.clock.advance(3 + BATCH_S)
-        await telling
-        assert it.story.incident.state is IncidentState.CLOSED
+        assert (await it.over(living)).incident.state is IncidentState.CLOSED
         assert "Input/output error" in it.story.incident.problem

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vigintd import failpoints
 from vigintd.errors import JournalUnavailable, PermanentError
 from vigintd.failpoints import FailpointError
 from vigintd.journal import EffectKind, EffectState, Journal, Owed
+from vigintd.journal.schema import STEPS
 from vigintd.model import Box, Detection, Incident, IncidentState, NoVideo, Risk, SealedPart
 
 
@@ -69,7 +71,7 @@ async def test_what_an_incident_has_become_survives_a_restart(path, clock):
         problem="disque plein \udcff",
     )
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(opened, [])
+        await journal.open_incident(opened, [alert("a@exemple.fr")])
         await journal.record_incident(become)
         await journal.record_playable(opened.id)
     async with Journal.open(path, clock) as journal:
@@ -145,12 +147,69 @@ async def test_an_effect_of_no_incident_cannot_be_owed(path, clock):
 async def test_due_effects_come_newest_first_and_only_of_the_kinds_asked(path, clock):
     async with Journal.open(path, clock) as journal:
         await journal.open_incident(incident(clock), [])
-        for owed in (alert("old"), Owed(EffectKind.UPLOAD, "0"), alert("new"), Owed(EffectKind.FOLLOW_UP, "newest")):
+        for owed in (alert("old"), Owed(EffectKind.PUBLISH, ""), alert("new"), Owed(EffectKind.FOLLOW_UP, "newest")):
             await journal.owe(incident(clock).id, owed)
             await clock.advance(1)
         mails = (EffectKind.ALERT, EffectKind.FOLLOW_UP)
         assert [effect.what for effect in await journal.due(*mails)] == ["newest", "new", "old"]
         assert [effect.what for effect in await journal.due(*mails, limit=1)] == ["newest"]
+
+
+async def test_an_incident_is_closed_by_what_was_owed_last_and_not_before(path, clock):
+    """Whether it was done or given up; what follows from it is owed first."""
+    opened = incident(clock)
+    late = Owed(EffectKind.FOLLOW_UP, "a@exemple.fr")
+    async with Journal.open(path, clock) as journal:
+
+        async def state() -> IncidentState:
+            row = await journal.incident(opened.id)
+            assert row
+            return row.incident.state
+
+        await journal.open_incident(opened, [alert("a@exemple.fr"), Owed(EffectKind.PUBLISH, "")])
+        await journal.settle(f"{opened.id}/alert/a@exemple.fr", late)
+        await journal.settle(f"{opened.id}/publish/")
+        assert await state() is IncidentState.PUBLISHED
+        await journal.bury(f"{opened.id}/follow_up/a@exemple.fr", "no such user")
+        assert await state() is IncidentState.CLOSED
+
+
+async def test_an_incident_that_still_records_is_not_closed_by_its_alerts(path, clock):
+    opened = incident(clock)
+    async with Journal.open(path, clock) as journal:
+        await journal.open_incident(opened, [alert("a@exemple.fr")])
+        await journal.settle(f"{opened.id}/alert/a@exemple.fr")
+        row = await journal.incident(opened.id)
+        assert row
+        assert row.incident.state is IncidentState.TRIGGERED
+        await journal.record_incident(replace(opened, state=IncidentState.SEALED))
+        row = await journal.incident(opened.id)
+    assert row
+    assert row.incident.state is IncidentState.CLOSED
+
+
+async def test_states_only_move_on_and_the_first_problem_stays(path, clock):
+    """Whoever writes last may know less."""
+    opened = incident(clock)
+    async with Journal.open(path, clock) as journal:
+        await journal.open_incident(opened, [alert("a@exemple.fr")])
+        await journal.record_incident(replace(opened, state=IncidentState.SEALED))
+        await journal.note(opened.id, no_video=NoVideo.REFUSED, problem="no room")
+        await journal.note(opened.id, no_video=NoVideo.UNRECORDED, problem="the disk is full")
+        await journal.record_incident(replace(opened, state=IncidentState.RECORDING, detections=2))
+        row = await journal.incident(opened.id)
+    assert row
+    assert row.incident == replace(
+        opened, state=IncidentState.SEALED, detections=2, no_video=NoVideo.REFUSED, problem="no room"
+    )
+
+
+async def test_it_is_counted_how_often_an_incident_was_taken_over(path, clock):
+    for expected in (1, 2):
+        async with Journal.open(path, clock) as journal:
+            if expected == 1:
+                await journal.open_incident(incident(clock), [])
+            assert await journal.take_over(incident(clock).id) == expected
 
 
 async def test_only_what_was_never_tried_is_hastened(path, clock):
@@ -261,27 +320,24 @@ async def test_the_journal_commits_to_disk_at_every_call(path, clock):
     assert (mode[0], synchronous[0]) == ("wal", 2)
 
 
-@pytest.mark.parametrize("content", [b"not a database, and long enough to be taken for one" * 40])
-async def test_a_file_that_is_no_journal_is_said_and_left_alone(path, clock, content):
-    path.write_bytes(content)
-    with pytest.raises(PermanentError, match=r"journal\.sqlite3"):
-        async with Journal.open(path, clock):
-            pass
-    assert path.read_bytes() == content
-
-
-async def test_a_journal_of_an_older_vigintd_is_brought_up_and_keeps_its_incidents(path, clock):
-    wanted = incident(clock)
-    async with Journal.open(path, clock) as journal:
-        await journal.open_incident(wanted, [])
+async def test_a_journal_of_the_first_version_is_brought_up_and_keeps_what_it_holds(path, clock):
+    """Incidents stay; an upload that was owed part by part is owed as one publication."""
+    stamp = "2026-11-22T10:00:00.000000+00:00"
+    detection = json.dumps(asdict(incident(clock).detection) | {"at": stamp})
+    states = {"closed": "done", "recording": "owed", "published": "owed"}
     with sqlite3.connect(path) as database:
-        database.execute("ALTER TABLE incident DROP COLUMN originals")
-        database.execute("PRAGMA user_version = 1")
+        database.executescript(f"{STEPS[0]} PRAGMA user_version = 1;")
+        for number, state in enumerate(states):
+            row = (str(number), "entree", state, stamp, detection, 1, None, None, "[]", None, None, "")
+            database.execute(f"INSERT INTO incident VALUES ({', '.join('?' * len(row))})", row)
+            effect = (f"{number}/upload/0", str(number), "upload", "0", states[state], 1, stamp, stamp, None, "")
+            database.execute(f"INSERT INTO effect VALUES ({', '.join('?' * len(effect))})", effect)
     database.close()
     async with Journal.open(path, clock) as journal:
-        row = await journal.incident(wanted.id)
-    assert row is not None
-    assert row.incident == wanted
+        rows = [await journal.incident(str(number)) for number in range(len(states))]
+    assert [row and row.incident.state for row in rows] == [*states]
+    effects = [[(effect.kind, effect.state) for effect in row.effects] for row in rows if row]
+    assert effects == [[(EffectKind.PUBLISH, state)] for state in states.values()]
 
 
 async def test_a_journal_of_a_newer_vigintd_is_refused(path, clock):

@@ -24,6 +24,10 @@ class Words:
     """The built-in types of detections; any other is shown as it came."""
     risks: Mapping[Risk, str]
     no_video: Mapping[NoVideo, str]
+    restored: str
+    """In an alert whose incident was taken into the journal again from its files."""
+    unknown_camera: str
+    """The camera's name where even that was lost."""
     growing: str
     """In place of the size while the clip is still being recorded."""
     moment: str
@@ -41,7 +45,12 @@ _FRENCH = Words(
         "le lien suivra dans cette conversation dès qu'il sera prêt.",
         NoVideo.REFUSED: "Le serveur des vidéos a refusé l'enregistrement. La vidéo reste conservée sur place.",
         NoVideo.UNRECORDED: "La caméra n'a fourni aucune image à enregistrer.",
+        NoVideo.UNWRITTEN: "L'appareil n'a pas pu inscrire l'incident dans son journal (disque plein ou défaillant) : "
+        "rien n'a été enregistré. Vérifiez l'appareil sans attendre.",
     },
+    restored="La trace de cet incident avait été perdue ; elle a été rétablie à partir des fichiers conservés. "
+    "Il se peut que vous receviez cette alerte deux fois.",
+    unknown_camera="inconnue",
     growing="enregistrement en cours",
     moment="EEEE d MMMM y 'à' HH:mm:ss",
 )
@@ -57,7 +66,11 @@ _ENGLISH = Words(
         "the link will follow in this conversation as soon as it is ready.",
         NoVideo.REFUSED: "The video server refused the recording. The video is kept on site.",
         NoVideo.UNRECORDED: "The camera delivered no picture to record.",
+        NoVideo.UNWRITTEN: "The box could not write the incident to its journal (its disk is full or failing): "
+        "nothing was recorded. Look after the box now.",
     },
+    restored="The record of this incident was lost, and restored from the files that were kept. You may get this alert twice.",
+    unknown_camera="unknown",
     growing="recording in progress",
     moment="EEEE d MMMM y 'at' HH:mm:ss",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -165,14 +165,17 @@ def incidents_list(
     config: ConfigOption = None,
     *,
     limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="How many, newest first.")] = 20,
+    owed: Annotated[bool, typer.Option("--owed", help="Only where something is still to be sent, or was given up.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """The newest incidents, newest first."""
-    found = asyncio.run(_client(config).incidents(limit))
+    found = asyncio.run(_client(config).incidents(limit, owed=owed))
     from vigintd.cli import output  # noqa: PLC0415
 
     if as_json:
         output.print_json(found)
+    elif owed:
+        output.print_owed(found)
     else:
         output.print_incidents(found)
 
@@ -235,6 +238,38 @@ def cameras_discover(
     cameras.tell(found, wanted, as_json=as_json)
     if not any(camera.usable for camera in found):
         raise typer.Exit(1)
+
+
+@incidents_app.command("retry")
+def incidents_retry(
+    incident_id: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="As `vigintd incidents list --owed` shows it, or how it begins.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Of every incident.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Try again now what failed of an incident: mails and uploads that were given up or wait for their next try."""
+    if every is (incident_id is not None):
+        raise typer.BadParameter("name one incident, or --all")
+    retried = asyncio.run(_retried(_client(config), incident_id))
+    from vigintd.cli import output  # noqa: PLC0415
+
+    if as_json:
+        output.print_json({"retried": retried})
+    else:
+        output.print_retried(retried)
+
+
+async def _retried(client: ControlClient, beginning: str | None) -> list[dict[str, Any]]:
+    if beginning is None:
+        return await client.retry(None)
+    incident = await client.incident_like(beginning)
+    if incident is None:
+        raise PermanentError(f"there is no incident {beginning}; see: vigintd incidents list --owed")
+    return await client.retry(str(incident.get("id")))
 
 
 def _needs_none(config: str | None) -> None:

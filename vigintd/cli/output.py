@@ -98,6 +98,62 @@ def _incident_lines(id_: str, incident: Mapping[str, Any]) -> Iterator[Renderabl
     yield Padding(Text(", ", overflow="fold").join(_text(word) for word in words), (0, 0, 0, 2))
 
 
+def print_owed(incidents: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each thing that is still to be done or was given up; three lines where a row is too long."""
+    owed = [(incident, effect) for incident in incidents for effect in incident.get("effects", ()) if _is_open(effect)]
+    if not owed:
+        _print(Text("nothing is owed"))
+        return
+    ids = _short([str(incident.get("id")) for incident, _ in owed])
+    table = Table("id", "at", "camera", "owed", "to", "tries", "next try", "last error", box=None, pad_edge=False)
+    for id_, (incident, effect) in zip(ids, owed, strict=True):
+        cells = (id_, _local(incident.get("at")), incident.get("camera"), *_owed_cells(effect), effect.get("last_error") or "–")
+        table.add_row(*map(_text, cells))
+    if Console(width=_FILE_WIDTH).measure(table).maximum <= _width():
+        _print(table)
+    else:
+        _print(*(line for id_, pair in zip(ids, owed, strict=True) for line in _owed_lines(id_, *pair)))
+
+
+def _owed_lines(id_: str, incident: Mapping[str, Any], effect: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield from list(_incident_lines(id_, incident))[:1]
+    kind, to, tries, next_try = _owed_cells(effect)
+    words = (kind, f"to {to}", f"tries {tries}", next_try if effect.get("state") == "dead" else f"next try {next_try}")
+    yield Padding(Text(", ", overflow="fold").join(map(_text, words)), (0, 0, 0, 2))
+    if effect.get("last_error"):
+        yield Padding(Text.assemble(_text(effect["last_error"]), overflow="fold"), (0, 0, 0, 2))
+
+
+def _owed_cells(effect: Mapping[str, Any]) -> tuple[object, ...]:
+    moment = "given up" if effect.get("state") == "dead" else _local(effect.get("next_try_at"))
+    return effect.get("kind"), effect.get("what") or "host", effect.get("attempts"), moment
+
+
+def _is_open(effect: Mapping[str, Any]) -> bool:
+    return effect.get("state") in ("owed", "dead")
+
+
+def print_retried(effects: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each thing that is tried again."""
+    if not effects:
+        _print(Text("nothing to retry: nothing failed"))
+        return
+    ids = _short([str(effect.get("incident_id")) for effect in effects])
+    _print(
+        *(
+            Text.assemble(
+                "retrying ",
+                _text(effect.get("kind")),
+                " to ",
+                _text(effect.get("what") or "host"),
+                f" of {id_}",
+                overflow="fold",
+            )
+            for id_, effect in zip(ids, effects, strict=True)
+        )
+    )
+
+
 def _mailed(incident: Mapping[str, Any]) -> str:
     moment = incident.get("mailed_at")
     return _local(moment, "%H:%M:%S") if moment else "–"

@@ -41,9 +41,9 @@ class ControlClient:
         answer = await self._ask("POST", "/trigger", body)
         return str(self._part(answer, "incident_id", str))
 
-    async def incidents(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The newest incidents, newest first."""
-        answer = await self._ask("GET", f"/incidents?limit={limit}")
+    async def incidents(self, limit: int = 20, *, owed: bool = False) -> list[dict[str, Any]]:
+        """The newest incidents, newest first; with `owed`, of those of which something is owed or was given up."""
+        answer = await self._ask("GET", f"/incidents?limit={limit}" + ("&owed=1" if owed else ""))
         found: list[dict[str, Any]] = self._part(answer, "incidents", list)
         return found
 
@@ -52,19 +52,28 @@ class ControlClient:
         return await self._ask("GET", f"/incidents/{quote(incident_id, safe='')}", missing_is_none=True)
 
     async def incident_like(self, beginning: str) -> dict[str, Any] | None:
-        """The incident of this id, or the only one of the newest `MAX_LIMIT` whose id begins so; None when there is none.
+        """The incident of this id, or the only one whose id begins so; None when there is none.
+
+        Looked for among the newest `MAX_LIMIT`, and as many of which something is owed.
 
         Raises `ControlError` when several begin so.
         """
         found = await self.incident(beginning)
         if found is not None or not beginning:
             return found
-        ids = [str(incident.get("id", "")) for incident in await self.incidents(MAX_LIMIT)]
+        listed = await self.incidents(MAX_LIMIT) + await self.incidents(MAX_LIMIT, owed=True)
+        ids = [str(incident.get("id", "")) for incident in listed]
         near = sorted({id_ for id_ in ids if id_.startswith(beginning.lower())})
         if len(near) > 1:
             some = ", ".join(near[:3]) + (", …" if len(near) > 3 else "")
             raise ControlError(f"{len(near)} incidents begin with {beginning}: {some}; write more of the id")
         return await self.incident(near[0]) if near else None
+
+    async def retry(self, incident_id: str | None) -> list[dict[str, Any]]:
+        """Try again now what failed, of one incident or (None) of all; answers what that is."""
+        path = "/incidents/retry" if incident_id is None else f"/incidents/{quote(incident_id, safe='')}/retry"
+        retried: list[dict[str, Any]] = self._part(await self._ask("POST", path), "retried", list)
+        return retried
 
     async def status(self) -> dict[str, Any]:
         """How the daemon is."""

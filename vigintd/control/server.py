@@ -1,8 +1,9 @@
 """The daemon's end of the control socket.
 
     POST /trigger          {"camera", "type"?, "risk"?, "confidence"?, "text"?}  → 200 {"incident_id"}
-    GET  /incidents?limit=N                                                      → 200 {"incidents": [...]}
+    GET  /incidents?limit=N&owed=1                                               → 200 {"incidents": [...]}
     GET  /incidents/{id}                                                         → 200 the incident, or 404
+    POST /incidents/{id}/retry, POST /incidents/retry                            → 200 {"retried": [...]}, or 404
     GET  /status                                                                 → 200 the status
 
 Every error is JSON: {"error": "a sentence"}. Bounds: a body over 64 KiB is answered 413, one that has not arrived
@@ -56,6 +57,14 @@ class Handlers(Protocol):
         """The newest incidents, newest first."""
         ...
 
+    async def owing(self, limit: int, /) -> list[dict[str, Any]]:
+        """The newest incidents of which something is owed or was given up, newest first."""
+        ...
+
+    async def retry(self, incident_id: str | None, /) -> list[dict[str, Any]] | None:
+        """Try again now what failed, of one incident or (None) of all, and answer it; None when there is no such incident."""
+        ...
+
     async def incident(self, incident_id: str, /) -> dict[str, Any] | None:
         """One incident, or None when there is no such one."""
         ...
@@ -88,6 +97,8 @@ class ControlServer:
                 web.post("/trigger", self._trigger),
                 web.get("/incidents", self._incidents, allow_head=False),
                 web.get("/incidents/{id}", self._incident, allow_head=False),
+                web.post("/incidents/retry", self._retry),
+                web.post("/incidents/{id}/retry", self._retry),
                 web.get("/status", self._status, allow_head=False),
             ]
         )
@@ -115,7 +126,17 @@ class ControlServer:
         limit = request.query.get("limit", "20")
         if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= MAX_LIMIT):
             raise _Refused(400, f"limit is a number from 1 to {MAX_LIMIT}")
-        return web.json_response({"incidents": await self._handlers.incidents(int(limit))})
+        owed = request.query.get("owed", "0")
+        if owed not in ("0", "1"):
+            raise _Refused(400, "owed is 0 or 1")
+        listing = self._handlers.owing if owed == "1" else self._handlers.incidents
+        return web.json_response({"incidents": await listing(int(limit))})
+
+    async def _retry(self, request: web.Request) -> web.Response:
+        retried = await self._handlers.retry(request.match_info.get("id"))
+        if retried is None:
+            raise _Refused(404, "there is no such incident")
+        return web.json_response({"retried": retried})
 
     async def _incident(self, request: web.Request) -> web.Response:
         incident = await self._handlers.incident(request.match_info["id"])

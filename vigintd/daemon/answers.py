@@ -13,8 +13,8 @@ from vigintd import __version__, metrics
 from vigintd.camera import Camera
 from vigintd.clock import Clock
 from vigintd.errors import ControlError
-from vigintd.incident import Desk
-from vigintd.journal import EffectKind, EffectState, IncidentRow, Journal
+from vigintd.incident import Courier, Desk, Publisher
+from vigintd.journal import Effect, EffectKind, EffectState, IncidentRow, Journal
 from vigintd.model import Detection, Risk
 from vigintd.spool import Spool
 
@@ -22,7 +22,19 @@ from vigintd.spool import Spool
 class Answers:
     """The handlers of the control socket, over the rooms of a running daemon."""
 
-    def __init__(self, *, cameras: Mapping[str, Camera], desk: Desk, journal: Journal, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        cameras: Mapping[str, Camera],
+        desk: Desk,
+        journal: Journal,
+        spool: Spool,
+        courier: Courier,
+        publisher: Publisher,
+        clock: Clock,
+    ) -> None:
+        self._courier = courier
+        self._publisher = publisher
         self._cameras = cameras
         self._desk = desk
         self._journal = journal
@@ -64,14 +76,27 @@ class Answers:
         row = await self._journal.incident(incident_id)
         return self._incident(row) if row else None
 
+    async def owing(self, limit: int) -> list[dict[str, Any]]:
+        """The newest incidents of which something is owed or was given up, newest first."""
+        return [self._incident(row) for row in await self._journal.incidents(limit=limit, owing=True)]
+
+    async def retry(self, incident_id: str | None) -> list[dict[str, Any]] | None:
+        """Try again now what failed, of one incident or (None) of all; None when there is no such incident."""
+        if incident_id is not None and await self._journal.incident(incident_id) is None:
+            return None
+        failed = await self._courier.retry(incident_id)
+        self._publisher.look()
+        return [{"incident_id": effect.incident_id, **_effect(effect)} for effect in failed]
+
     async def status(self) -> dict[str, Any]:
-        """How the daemon is: version, cameras, counters."""
+        """How the daemon is: version, cameras, counters, and which damaged journals lie there for somebody to look into."""
         cameras = {}
         for name, camera in self._cameras.items():
             status = asdict(camera.status)
             status["since"] = camera.status.since.isoformat()
             cameras[name] = status | {"ring_s": round(camera.ring.held_s, 1), "ring_bytes": camera.ring.size_bytes}
-        return {"version": __version__, "cameras": cameras, "counters": metrics.snapshot()}
+        journal = {"damaged": [str(path) for path in self._journal.set_aside()]}
+        return {"version": __version__, "cameras": cameras, "counters": metrics.snapshot(), "journal": journal}
 
     def _incident(self, row: IncidentRow) -> dict[str, Any]:
         incident, detection = row.incident, row.incident.detection
@@ -96,16 +121,18 @@ class Answers:
                 asdict(original) | {"path": str(self._spool.source_path(incident.id, original.index))}
                 for original in incident.originals
             ],
-            "effects": [
-                {
-                    "kind": effect.kind.value,
-                    "what": effect.what,
-                    "state": effect.state.value,
-                    "attempts": effect.attempts,
-                    "last_error": effect.last_error,
-                }
-                for effect in row.effects
-            ],
+            "effects": [_effect(effect) for effect in row.effects],
             "no_video": incident.no_video.value if incident.no_video else None,
             "problem": incident.problem,
         }
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return {
+        "kind": effect.kind.value,
+        "what": effect.what,
+        "state": effect.state.value,
+        "attempts": effect.attempts,
+        "next_try_at": effect.next_try_at.isoformat() if effect.state is EffectState.OWED else None,
+        "last_error": effect.last_error,
+    }

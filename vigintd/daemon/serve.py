@@ -32,7 +32,7 @@ from vigintd.daemon.answers import Answers
 from vigintd.detect import Detector, registry
 from vigintd.detect.watch import Watch, watch
 from vigintd.errors import PermanentError
-from vigintd.incident import Audience, Courier, Desk, Plan, Retention, Rooms, Story
+from vigintd.incident import Audience, Courier, Desk, Memory, Plan, Publisher, Recovery, Retention, Rooms, Story
 from vigintd.journal import Journal
 from vigintd.linkhost import LinkHost
 from vigintd.model import Detection
@@ -107,11 +107,22 @@ class Daemon:
             clock=self._clock,
             random=self._random,
         )
+        self._publisher = Publisher(
+            journal=self._journal,
+            spool=self._spool,
+            host=self._host,
+            courier=self._courier,
+            audience=self._audience,
+            clock=self._clock,
+            random=self._random,
+        )
+        self._memory = Memory(journal=self._journal, spool=self._spool, clock=self._clock)
         self._rooms = Rooms(
             journal=self._journal,
             spool=self._spool,
             host=self._host,
             courier=self._courier,
+            publisher=self._publisher,
             clock=self._clock,
             random=self._random,
         )
@@ -123,25 +134,41 @@ class Daemon:
 
     async def live(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then end in order."""
+        recovery = Recovery(
+            journal=self._journal,
+            spool=self._spool,
+            courier=self._courier,
+            publisher=self._publisher,
+            audience=self._audience,
+            clock=self._clock,
+        )
+        await recovery.run_once()
         async with asyncio.TaskGroup() as services:
             retention = Retention(
                 journal=self._journal, spool=self._spool, expiry_h=self._settings.publish.expiry_h, clock=self._clock
             )
             running = [
                 services.create_task(self._courier.run(), name="courier"),
+                services.create_task(self._publisher.run(), name="publisher"),
+                services.create_task(recovery.encode_left(), name="recovery"),
                 services.create_task(retention.run(), name="retention"),
+                services.create_task(self._memory.run(), name="memory"),
             ]
             if self._linkhost is not None:
                 running.append(services.create_task(self._linkhost.run(), name="link host"))
             # The drain's deadline is set only when the cameras have stopped; a TimeoutError is its normal end.
             with suppress(TimeoutError):
-                async with asyncio.timeout(None) as drain, asyncio.TaskGroup() as incidents:
-                    self._desk = Desk(tasks=incidents, begin=self._begin)
-                    async with self._controlled(self._desk):
-                        await self._watch_cameras(stop)
-                    self._desk.stop()
-                    drain.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
-                    running.append(services.create_task(self._hurry(), name="hurry"))
+                async with asyncio.timeout(None) as drain:
+                    async with asyncio.TaskGroup() as incidents:
+                        self._desk = Desk(tasks=incidents, begin=self._begin)
+                        async with self._controlled(self._desk):
+                            await self._watch_cameras(stop)
+                        self._desk.stop()
+                        drain.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+                        running.append(services.create_task(self._hurry(), name="hurry"))
+                    await self._publisher.drained()
+                    await self._courier.drained()
+                    await self._memory.run_once()
             if drain.expired():
                 log.warning("daemon.undrained", drain_s=DRAIN_S)
             for task in running:
@@ -228,7 +255,15 @@ class Daemon:
 
     @asynccontextmanager
     async def _controlled(self, desk: Desk) -> AsyncIterator[None]:
-        answers = Answers(cameras=self._cameras, desk=desk, journal=self._journal, spool=self._spool, clock=self._clock)
+        answers = Answers(
+            cameras=self._cameras,
+            desk=desk,
+            journal=self._journal,
+            spool=self._spool,
+            courier=self._courier,
+            publisher=self._publisher,
+            clock=self._clock,
+        )
         control = ControlServer(self._settings.runtime_path / SOCKET_NAME, answers)
         await control.start()
         try:

@@ -8,7 +8,10 @@ cameras or of the link host's inside.
 from vigintd.incident.audience import Audience
 from vigintd.incident.courier import Courier
 from vigintd.incident.desk import Desk
+from vigintd.incident.memory import Memory
+from vigintd.incident.publisher import Publisher
+from vigintd.incident.recovery import Recovery
 from vigintd.incident.retention import Retention
 from vigintd.incident.story import Plan, Rooms, Story
 
-__all__ = ["Audience", "Courier", "Desk", "Plan", "Retention", "Rooms", "Story"]
+__all__ = ["Audience", "Courier", "Desk", "Memory", "Plan", "Publisher", "Recovery", "Retention", "Rooms", "Story"]

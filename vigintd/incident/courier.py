@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -20,7 +20,7 @@ import structlog
 
 from vigintd.alert import Channel
 from vigintd.clock import Clock, any_set
-from vigintd.errors import PermanentError, TransientError
+from vigintd.errors import PermanentError, TransientError, VigintdError
 from vigintd.incident.audience import Audience, clip_request
 from vigintd.journal import Effect, EffectKind, IncidentRow, Journal, Owed
 from vigintd.model import Alert, AlertKind, Incident, NoVideo
@@ -39,6 +39,9 @@ CONCURRENT = 4
 BACKOFF = Backoff(first_s=5, cap_s=900)
 JOURNAL_BACKOFF = Backoff(first_s=0.2, cap_s=30)
 
+UNWRITTEN_S = 600.0
+"""While the journal takes nothing, each detection is an incident of its own; nobody wants a mail for each."""
+
 _T = TypeVar("_T")
 
 
@@ -51,7 +54,7 @@ class _LinkLate(TransientError):
 
 
 class Courier:
-    """The one who delivers; `run` does so for ever, `tell` makes an incident's mails due now."""
+    """The one who delivers; `run` does so for ever, `hurry` makes an incident's mails due now."""
 
     def __init__(
         self,
@@ -73,22 +76,43 @@ class Courier:
         self._random = random
         self._wake = asyncio.Event()
         self._under_way: set[str] = set()
+        self._unwritten_s: dict[str, float] = {}
+        """For each camera, when it was last told of an incident that has no row."""
         self._attempt_over = asyncio.Event()
         """Set, and replaced, whenever an attempt has ended."""
 
-    async def tell(self, incident_id: str) -> None:
-        """Send what was never tried of an incident's mails now; returns when each was tried once, delivered or not."""
-        keys = {effect.key for effect in await self._surely(lambda: self._journal.hasten(EffectKind.ALERT, incident_id))}
-        row = await self._surely(lambda: self._journal.incident(incident_id))
-        if row is not None and row.playable_at is not None:
-            keys |= {effect.key for effect in row.effects if effect.kind is EffectKind.FOLLOW_UP}
+    async def hurry(self, incident_id: str) -> None:
+        """Send what was never tried of an incident's alerts now."""
+        await self._surely(lambda: self._journal.hasten(EffectKind.ALERT, incident_id))
         self._wake.set()
-        while True:
-            attempt_over = self._attempt_over  # before the look into the journal, so that no end is missed
-            row = await self._surely(lambda: self._journal.incident(incident_id))
-            if row is None or not any(effect.key in keys and effect.attempts == 0 for effect in row.effects):
-                return
-            await attempt_over.wait()
+
+    async def retry(self, incident_id: str | None) -> Sequence[Effect]:
+        """Try again now whatever failed, of one incident or (None) of all; answers it as it stood."""
+        links_until = self._clock.now() + self._publishing
+        failed = await self._journal.revive(incident_id, links_until=links_until)
+        self._wake.set()
+        return failed
+
+    async def tell_unwritten(self, incident: Incident) -> None:
+        """Tell of an incident that has no row: now, once, and as well as can be. A camera says so once in `UNWRITTEN_S`."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._unwritten_s.get(incident.camera, -math.inf) + UNWRITTEN_S:
+            log.error("mail.unwritten_again", incident=incident.id, camera=incident.camera)
+            return
+        self._unwritten_s[incident.camera] = now_s
+        row = IncidentRow(incident, None, 0, ())
+        await asyncio.gather(*(self._send_unwritten(row, recipient) for recipient in self._audience.recipients))
+
+    async def _send_unwritten(self, row: IncidentRow, recipient: str) -> None:
+        said = {"incident": row.incident.id, "recipient": recipient}
+        try:
+            await self._channel.send(await self._worded(row, AlertKind.TEXT, recipient, no_video=NoVideo.UNWRITTEN))
+        except VigintdError as error:
+            log.error("mail.lost", **said, error=redacted(str(error)))
+        except Exception:  # a defect in one mail may not stop the others
+            log.exception("mail.lost", **said)
+        else:
+            log.warning("mail.sent_unwritten", **said)
 
     def look(self) -> None:
         """More is owed than there was: look again."""
@@ -98,6 +122,14 @@ class Courier:
         """Send every alert that was never tried now, with or without its link: there may be no later."""
         await self._surely(lambda: self._journal.hasten(EffectKind.ALERT))
         self._wake.set()
+
+    async def drained(self) -> None:
+        """Return when every mail that is due was tried."""
+        while self._under_way or await self._is_behind():
+            await self._attempt_over.wait()
+
+    async def _is_behind(self) -> bool:
+        return bool(await self._surely(lambda: self._journal.due(*MAILS, limit=1)))
 
     async def run(self) -> None:
         """Deliver what is owed, for ever; a journal that fails for a while only delays it."""

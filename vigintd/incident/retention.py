@@ -49,10 +49,9 @@ class Retention:
 
     def _is_over(self, row: IncidentRow) -> bool:
         incident = row.incident
-        uploads = [effect.state for effect in row.effects if effect.kind is EffectKind.UPLOAD]
         nothing_there = not incident.parts and not self._spool.part_path(incident.id, 0).exists()
-        was_published = nothing_there or (
-            len(uploads) >= max(1, len(incident.parts)) and all(state is EffectState.DONE for state in uploads)
+        was_published = nothing_there or any(
+            effect.kind is EffectKind.PUBLISH and effect.state is EffectState.DONE for effect in row.effects
         )
         ended_at = incident.ended_at or incident.detection.at
         return incident.state is IncidentState.CLOSED and was_published and self._clock.now() >= ended_at + self._kept

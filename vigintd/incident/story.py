@@ -1,51 +1,55 @@
 """One incident from its first detection to its closed row.
 
-Owns the order of things: the row and the owed alerts first; then, side by side, recording, publishing, the snapshot
-and telling people. Each of these *chapters* may fail without stopping the others: an alert is never hostage to a
-clip, nor a clip to a mail server or a journal. The incident ends `post_roll_s` after its last detection, or when
-the clip is `max_clip_s` long. Event loop only; what blocks is done by the rooms below.
+Owns the order of things: the row, with the alerts and the publication that are owed from then on; then, side by side,
+recording and the snapshot. Either may fail without stopping the other. Publishing and telling people are the publisher's
+and the courier's, from the first moment on: an alert is never hostage to a clip, nor a clip to a mail server or a journal. The
+recording ends `post_roll_s` after the last detection, or when the clip is `max_clip_s` long. Event loop only; what blocks
+is done by the rooms below.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from vigintd.clip.recorder import ClipRecorder
 from vigintd.clip.snapshot import snapshot_jpeg
-from vigintd.clock import Clock, any_set, first_of
-from vigintd.errors import ClipError, PermanentError, TransientError, VigintdError
+from vigintd.clock import Clock, first_of
+from vigintd.errors import ClipError, TransientError, VigintdError
 from vigintd.incident.absences import Absences
-from vigintd.incident.audience import Audience, clip_request
+from vigintd.incident.audience import Audience
 from vigintd.incident.courier import Courier
+from vigintd.incident.publisher import Publisher
+from vigintd.incident.reel import Reel
 from vigintd.journal import EffectKind, Journal, Owed
-from vigintd.model import Detection, Incident, IncidentState, NoVideo, Packet, Risk, SealedPart
+from vigintd.model import Detection, Incident, IncidentState, NoVideo, Packet, Risk
 from vigintd.publish import Host
-from vigintd.publish.uploader import upload_part
 from vigintd.redact import redacted
 from vigintd.retry import Backoff, patiently
-from vigintd.spool import PartFile, Spool
+from vigintd.spool import Spool
 
 log = structlog.get_logger(__name__)
 
-HOST_BACKOFF = Backoff(first_s=1, cap_s=60)
 JOURNAL_BACKOFF = Backoff(first_s=0.1, cap_s=5)
 OPENING_LIFE_S = 30.0
-"""For so long the incident's row is tried; a journal that cannot take it then has lost it, and the log says so."""
+"""For so long the incident's row is tried, or for `text_after_s` where that is shorter; if the journal cannot take it by
+then, nothing is recorded, and people are told that."""
+
 BATCH_S = 0.25
 """Packets come to the ring in batches; those of the last moment come so late at most."""
 
 _RISKS = (Risk.UNKNOWN, Risk.LOW, Risk.MEDIUM, Risk.HIGH)
 """Rising; a later detection may raise an incident's risk and never lowers it."""
 _STATES = tuple(IncidentState)
-_T = TypeVar("_T")
 
 
 class RingReader(Protocol):
@@ -80,26 +84,9 @@ class Rooms:
     spool: Spool
     host: Host
     courier: Courier
+    publisher: Publisher
     clock: Clock
     random: Random
-
-
-class _Outlook:
-    """Whether a link will play: not known, it does, or it never will; once known it stays."""
-
-    def __init__(self) -> None:
-        self.playable = asyncio.Event()
-        self.hopeless = asyncio.Event()
-        self.no_video: NoVideo | None = None
-
-    def plays(self) -> None:
-        if not self.hopeless.is_set():
-            self.playable.set()
-
-    def give_up(self, reason: NoVideo) -> None:
-        if not self.playable.is_set() and not self.hopeless.is_set():
-            self.no_video = reason
-            self.hopeless.set()
 
 
 class Story:
@@ -116,11 +103,6 @@ class Story:
         self._last_detection_s = detection.arrived_s
         self._is_over = False
         """Nothing is recorded any more, or the camera will show nothing more."""
-        self._parts: asyncio.Queue[PartFile | None] = asyncio.Queue()
-        """Parts in order as they begin, then None; the recorder caps their number."""
-        self._outlook = _Outlook()
-        self._snapshot_over = asyncio.Event()
-        """The snapshot is kept, or could not be had."""
 
     def extend(self, detection: Detection) -> bool:
         """Make the incident last longer for one more detection; False when it has ended already."""
@@ -133,30 +115,38 @@ class Story:
         return True
 
     async def run(self) -> None:
-        """Live through the incident, from the row to the closed row. Raises `JournalUnavailable` when there is no row."""
+        """Live through the incident, from its row to its sealed clip. Raises `JournalUnavailable` when there is no row."""
         # Of this task and of all it starts: every line of an incident says which one it is.
         structlog.contextvars.bind_contextvars(incident=self.incident.id, camera=self.incident.camera)
-        try:
-            await self._open()
-            self.promised = True
-        finally:
-            self.acknowledged.set()
-        log.info("incident.opened", type=self.incident.detection.type, detector=self.incident.detection.detector)
-        chapters = {"record": self._record, "snapshot": self._keep_snapshot, "publish": self._publish, "tell": self._tell}
-        async with asyncio.TaskGroup() as tasks:
-            for name, chapter in chapters.items():
-                tasks.create_task(self._guard(name, chapter), name=f"{name} {self.incident.id}")
-        await self._become(replace(self.incident, state=IncidentState.CLOSED), surely=True)
-        log.info("incident.closed", problem=self.incident.problem)
+        with self._rooms.publisher.live(self.incident.id) as reel:
+            try:
+                await self._open()
+                self.promised = True
+            except Exception:
+                self.acknowledged.set()
+                await self._rooms.courier.tell_unwritten(self.incident)
+                raise
+            finally:
+                self.acknowledged.set()
+            log.info("incident.opened", type=self.incident.detection.type, detector=self.incident.detection.detector)
+            chapters = {"record": self._record, "snapshot": self._keep_snapshot}
+            async with asyncio.TaskGroup() as tasks:
+                for name, chapter in chapters.items():
+                    tasks.create_task(self._guard(name, partial(chapter, reel)), name=f"{name} {self.incident.id}")
 
     async def _open(self) -> None:
-        """The row, and in the same commit every alert: due when the link plays, and at the latest in `text_after_s`."""
+        """The row, and in the same commit the clip's publication and every alert.
+
+        Alerts are due when the link plays, and at the latest in `text_after_s`.
+        """
         due_at = self._rooms.clock.now() + timedelta(seconds=self._plan.audience.text_after_s)
         alerts = [Owed(EffectKind.ALERT, recipient, due_at) for recipient in self._plan.audience.recipients]
         await self._patiently(
-            lambda: self._rooms.journal.open_incident(self.incident, alerts), backoff=JOURNAL_BACKOFF, life_s=OPENING_LIFE_S
+            lambda: self._rooms.journal.open_incident(self.incident, [*alerts, Owed(EffectKind.PUBLISH, "")]),
+            life_s=min(OPENING_LIFE_S, self._plan.audience.text_after_s),
         )
         self._rooms.courier.look()
+        self._rooms.publisher.look()
 
     async def _guard(self, name: str, chapter: Callable[[], Awaitable[None]]) -> None:
         """Let a chapter fail alone."""
@@ -176,31 +166,34 @@ class Story:
         longest_s = self.incident.detection.arrived_s - self._plan.pre_roll_s + self._plan.max_clip_s
         return min(longest_s, self._last_detection_s + self._plan.post_roll_s)
 
-    async def _record(self) -> None:
+    async def _record(self, reel: Reel) -> None:
         """Write the clip, from the pre-roll on, until the incident ends."""
         recorder = ClipRecorder(
             self._rooms.spool,
             self.incident.id,
-            on_part=self._parts.put_nowait,
+            on_part=reel.add,
             keep_original=self._plan.keep_original,
             clock=self._rooms.clock,
         )
-        sealed: tuple[SealedPart, ...] = ()
         try:
-            partial = await self._pump(recorder)
-            sealed = await recorder.seal(partial=partial)
+            partial_because = await self._pump(recorder)
+            sealed = await recorder.seal(partial=partial_because)
+        except (VigintdError, OSError) as error:
+            self._is_over = True
+            await recorder.aclose()
+            log.error("clip.damaged", error=str(error))
+            sealed = await self._rooms.spool.salvage(self.incident.id, redacted(str(error)))
         finally:
             self._is_over = True
-            try:
-                # Closed without a seal, a part tells whoever uploads it that there will be no more.
-                await recorder.aclose()
-            finally:
-                self._parts.put_nowait(None)
-                if not sealed:
-                    self._outlook.give_up(NoVideo.UNRECORDED)
+            await recorder.aclose()
         ended = replace(self.incident, state=IncidentState.SEALED, parts=sealed, ended_at=self._rooms.clock.now())
-        await self._become(replace(ended, originals=recorder.originals))
+        ended = replace(ended, originals=recorder.originals)
+        if not sealed:
+            ended = replace(ended, no_video=NoVideo.UNRECORDED, problem=ended.problem or "nothing was recorded")
+        await self._become(ended, surely=True)
         log.info("clip.sealed", parts=len(sealed), size_bytes=sum(part.length_bytes for part in sealed))
+        if not sealed:
+            await self._rooms.courier.hurry(self.incident.id)
 
     async def _pump(self, recorder: ClipRecorder) -> str:
         """Move packets from the ring into the clip until the incident's end; answers what is missing, or nothing.
@@ -249,7 +242,7 @@ class Story:
 
     # The snapshot
 
-    async def _keep_snapshot(self) -> None:
+    async def _keep_snapshot(self, reel: Reel) -> None:
         """Keep the picture of the detection beside the clip."""
         try:
             moment_s = self.incident.detection.arrived_s
@@ -258,91 +251,7 @@ class Story:
         except (VigintdError, OSError) as error:
             log.warning("snapshot.missing", error=str(error))
         finally:
-            self._snapshot_over.set()
-
-    # Publishing
-
-    async def _publish(self) -> None:
-        """Bring the clip to the host while it grows."""
-        try:
-            await self._announce()
-            published = 0
-            while (part := await self._parts.get()) is not None:
-                await self._upload(part)
-                published += 1
-            await self._conclude()
-        except Exception:
-            self._outlook.give_up(NoVideo.REFUSED)
-            raise
-        if published:
-            await self._become(replace(self.incident, state=IncidentState.PUBLISHED))
-            log.info("clip.published", parts=published)
-
-    async def _announce(self) -> None:
-        """Tell the host that a clip is coming, so that its link is known before the first fragment."""
-        audience = self._plan.audience
-
-        async def announce() -> None:
-            if self._outlook.no_video is NoVideo.UNRECORDED:
-                raise PermanentError("nothing was recorded")
-            await self._rooms.host.create(clip_request(self.incident, audience, audience.recipients))
-
-        await self._patiently(announce, backoff=HOST_BACKOFF, life_s=self._life_s)
-
-    async def _upload(self, part: PartFile) -> None:
-        """Bring one part to the host; the row is settled when the host has checked the hash."""
-        journal = self._rooms.journal
-        effect = await self._recorded(lambda: journal.owe(self.incident.id, Owed(EffectKind.UPLOAD, str(part.index))))
-        try:
-            await upload_part(
-                self._rooms.host,
-                self.incident.id,
-                part,
-                clock=self._rooms.clock,
-                random=self._rooms.random,
-                backoff=HOST_BACKOFF,
-                life_s=self._life_s,
-                on_accepted=lambda offset_bytes: self._accepted(part, offset_bytes),
-            )
-        except (VigintdError, OSError) as error:
-            reason = redacted(str(error))
-            await self._recorded(lambda: journal.bury(effect.key, reason))
-            raise
-        self._outlook.plays()
-        await self._recorded(lambda: journal.settle(effect.key))
-
-    def _accepted(self, part: PartFile, offset_bytes: int) -> None:
-        """Note that the host holds so much; a link plays from the first fragment behind the header on."""
-        if self._rooms.host.capabilities.playable_at == "first_fragment" and len(part.fragments) > 1:
-            first = part.fragments[1]
-            if offset_bytes >= first.offset_bytes + first.length_bytes:
-                self._outlook.plays()
-
-    async def _conclude(self) -> None:
-        """Tell the host what the incident has become, and that no part will follow."""
-        detection = self.incident.detection
-        become = {"ended": True, "risk": detection.risk.value, "detections": self.incident.detections}
-        await self._patiently(
-            lambda: self._rooms.host.update(self.incident.id, become), backoff=HOST_BACKOFF, life_s=self._life_s
-        )
-
-    @property
-    def _life_s(self) -> float:
-        """For how long publishing is tried: a link that has expired helps nobody."""
-        return self._plan.audience.expiry_h * 3600
-
-    # Telling people
-
-    async def _tell(self) -> None:
-        """Have the alerts sent as soon as it is known whether a link plays; the courier sends them in time without that."""
-        await any_set(self._rooms.clock, self._outlook.playable, self._outlook.hopeless)
-        await self._snapshot_over.wait()
-        if self._outlook.playable.is_set():
-            log.info("incident.playable")
-            await self._recorded(lambda: self._rooms.journal.record_playable(self.incident.id))
-        else:
-            await self._become(replace(self.incident, no_video=self._outlook.no_video), surely=True)
-        await self._rooms.courier.tell(self.incident.id)
+            reel.pictured.set()
 
     # The row
 
@@ -356,23 +265,20 @@ class Story:
             incident = replace(incident, state=self.incident.state)
         self.incident = incident
         if surely:
-            await self._recorded(lambda: self._rooms.journal.record_incident(self.incident))
+            await self._patiently(lambda: self._rooms.journal.record_incident(self.incident), life_s=math.inf)
             return
         try:
             await self._rooms.journal.record_incident(incident)
         except TransientError as error:
             log.error("incident.unwritten", state=incident.state.value, error=str(error))
 
-    async def _recorded(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Write to the journal for as long as the incident is worth it."""
-        return await self._patiently(call, backoff=JOURNAL_BACKOFF, life_s=self._life_s)
-
-    async def _patiently(self, call: Callable[[], Awaitable[_T]], *, backoff: Backoff, life_s: float) -> _T:
-        return await patiently(
+    async def _patiently(self, call: Callable[[], Awaitable[None]], *, life_s: float) -> None:
+        """Write to the journal, again and again."""
+        await patiently(
             call,
             clock=self._rooms.clock,
             random=self._rooms.random,
-            backoff=backoff,
+            backoff=JOURNAL_BACKOFF,
             life_s=life_s,
             on_delay=lambda error, delay_s: log.warning("incident.delayed", error=str(error), retry_in_s=round(delay_s, 1)),
         )

@@ -1,0 +1,84 @@
+"""A daemon that is killed loses nothing that was acknowledged: the next one seals, publishes and tells."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+
+import pytest
+
+from tests.daemon.box import Box, boxed, camera
+from tests.daemon.test_story import assert_playable_h264
+from tests.daemon.web import fetch
+from vigintd.errors import ControlError
+
+
+async def assert_link_shows_the_clip(box: Box, incident_id: str, link: str) -> None:
+    """The link of the mail brings the bytes that were sealed, and they play."""
+    incident = await box.closed(incident_id)
+    (part,) = incident["parts"]
+    clip = await fetch(link.replace("?token=", "/part/0.mp4?token="))
+    assert clip.status == 200
+    assert hashlib.sha256(clip.body).hexdigest() == part["sha256"]
+    assert_playable_h264(clip.body)
+
+
+def assert_nobody_was_told_twice(box: Box) -> None:
+    """A kill between the server's answer and the commit may send one mail again; it is then the same message."""
+    letters = box.mailbox.letters
+    assert len(letters) <= 2
+    assert len({letter.message["Message-ID"] for letter in letters}) == 1
+
+
+async def test_a_clip_that_a_kill_cut_is_sealed_and_its_link_goes_on_showing_it(short_path, log_folder, rtsp_cameras):
+    """Killed after the mail, in mid-recording: the mailed link shows the clip as far as it came, and says that it was cut."""
+    rtsp = await rtsp_cameras()
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url, post_roll_s=20)}) as box:
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        incident_id = await box.control.trigger("entree")
+        letter = await box.letter()
+        assert letter.link
+        await box.kill()
+        assert not [event for event in box.events if event["event"] == "clip.sealed"]
+        await box.start()
+        await box.event("incident.recovered", incident=incident_id)
+        await assert_link_shows_the_clip(box, incident_id, letter.link)
+        incident = await box.control.incident(incident_id)
+        assert incident
+        assert "stopped while it recorded" in incident["parts"][0]["partial"]
+        assert {effect["state"] for effect in incident["effects"]} == {"done"}
+        assert_nobody_was_told_twice(box)
+
+
+POINTS = (
+    "journal.open_incident.after=kill",
+    "spool.append.after=kill@2",
+    "upload.append.before=kill",
+    "mail.send.before=kill",
+)
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_wherever_it_is_killed_the_alert_comes_with_what_was_recorded(short_path, log_folder, rtsp_cameras, point):
+    """From the row on, somebody is told: with the link of what was recorded, or that nothing was."""
+    rtsp = await rtsp_cameras()
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}) as box:
+        box.environ["VIGINTD_FAILPOINTS"] = point
+        await box.start()
+        await box.event("camera.live", camera="entree")
+        triggered = asyncio.create_task(box.control.trigger("entree"))
+        assert await box.died() == -signal.SIGKILL
+        await asyncio.wait({triggered})
+        # Whether it was acknowledged or not, it has its row.
+        assert triggered.exception() is None or isinstance(triggered.exception(), ControlError)
+        box.environ.clear()
+        await box.start()
+        letter = await box.letter()
+        (incident,) = await box.control.incidents(10)
+        if letter.link:
+            await assert_link_shows_the_clip(box, incident["id"], letter.link)
+        else:
+            assert (await box.closed(incident["id"]))["no_video"] == "unrecorded"
+        assert_nobody_was_told_twice(box)

@@ -1,0 +1,221 @@
+"""A journal whose file is damaged: set aside, never deleted unseen, and never the reason why a daemon does not start."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import aiosqlite
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from tests.journal.test_journal import alert, incident
+from tests.manual_clock import ManualClock
+from vigintd.errors import JournalUnavailable, PermanentError
+from vigintd.journal import EffectKind, Journal, opening
+from vigintd.journal.opening import KEPT
+from vigintd.journal.schema import SCHEMA_VERSION
+from vigintd.model import IncidentState
+
+PAGE_BYTES = 4096
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.sqlite3"
+
+
+async def filled(path: Path, clock: ManualClock, incidents: int = 60) -> bytes:
+    """A closed journal of several pages; answers its bytes."""
+    async with Journal.open(path, clock) as journal:
+        for number in range(incidents):
+            await journal.open_incident(incident(clock, number, text="la vitrine " * 20), [alert("a"), alert("b")])
+    return path.read_bytes()
+
+
+def overwritten(content: bytes, offset: int, by: bytes) -> bytes:
+    return content[:offset] + by + content[offset + len(by) :]
+
+
+def noise(length: int) -> bytes:
+    return random.Random(7).randbytes(length)
+
+
+DAMAGES = {
+    "a page": lambda content: overwritten(content, 3 * PAGE_BYTES, noise(PAGE_BYTES)),
+    "a page of zeros": lambda content: overwritten(content, PAGE_BYTES, bytes(PAGE_BYTES)),
+    "the header": lambda content: overwritten(content, 0, noise(100)),
+    "the version": lambda content: overwritten(content, 60, b"\xff\xff\xff\xff"),
+    "the format": lambda content: overwritten(content, 18, b"\x07\x07"),
+    "cut in half": lambda content: content[: len(content) // 2],
+    "cut after a few bytes": lambda content: content[:50],
+    "not SQLite at all": lambda _content: b"not a database, and long enough to be taken for one" * 40,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+async def test_a_damaged_journal_is_set_aside_and_a_new_one_made(path, clock, damage):
+    """What was there is kept as it was, for whoever can save something from it; the log says where."""
+    damaged = damage(await filled(path, clock))
+    path.write_bytes(damaged)
+    with capture_logs() as logs:
+        async with Journal.open(path, clock) as journal:
+            assert journal.is_new
+            (kept,) = journal.set_aside()
+            assert await journal.incidents() == []
+            await journal.open_incident(incident(clock), [alert("a")])
+    assert kept.name == "journal.sqlite3.damaged-20260314T092653.000000Z"
+    assert kept.read_bytes() == damaged
+    (log,) = [log for log in logs if log["event"] == "journal.damaged"]
+    assert (log["log_level"], log["kept_as"]) == ("error", str(kept))
+    async with Journal.open(path, clock) as journal:
+        assert not journal.is_new
+        assert len(await journal.incidents()) == 1
+
+
+async def test_somebody_elses_database_is_set_aside_too(path, clock):
+    """Its tables are not the journal's, whatever version it says it is of."""
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    database.execute("CREATE TABLE recipe (name TEXT)")
+    database.close()
+    async with Journal.open(path, clock) as journal:
+        assert journal.is_new
+        (kept,) = journal.set_aside()
+    assert sqlite3.connect(kept).execute("SELECT name FROM sqlite_schema").fetchall() == [("recipe",)]
+
+
+async def test_an_empty_file_is_a_new_journal(path, clock):
+    path.touch()
+    async with Journal.open(path, clock) as journal:
+        assert journal.is_new
+        assert journal.set_aside() == []
+
+
+async def test_the_log_of_a_damaged_journal_goes_with_it(path, clock):
+    """It may hold the last commits; and beside a new journal it would be another's."""
+    await filled(path, clock)
+    path.write_bytes(noise(PAGE_BYTES))
+    path.with_name("journal.sqlite3-wal").write_bytes(b"the last commits")
+    async with Journal.open(path, clock) as journal:
+        (kept,) = journal.set_aside()
+        assert kept.with_name(f"{kept.name}-wal").read_bytes() == b"the last commits"
+
+
+async def test_only_a_few_damaged_journals_are_kept(path, clock):
+    """A disk that goes on damaging them does not fill itself with them; the oldest go."""
+    for number in range(KEPT + 2):
+        path.write_bytes(b"damaged %d" % number)
+        path.with_name("journal.sqlite3-wal").write_bytes(b"log")
+        await clock.advance(1)
+        async with Journal.open(path, clock) as journal:
+            kept = journal.set_aside()
+    assert [file.read_bytes() for file in kept] == [b"damaged %d" % number for number in (4, 3, 2)]
+    assert len(list(path.parent.glob("*-wal"))) == KEPT
+
+
+async def test_a_journal_that_cannot_be_moved_is_said(path, clock, monkeypatch):
+    """A read-only disk is nobody's damage to mend."""
+    path.write_bytes(noise(PAGE_BYTES))
+
+    def failing(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(PermanentError, match=r"journal\.sqlite3.*Read-only file system"):
+        async with Journal.open(path, clock):
+            pass
+
+
+async def test_a_journal_in_somebody_elses_hands_is_not_damaged(path, clock, monkeypatch):
+    await filled(path, clock, 1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    connect = aiosqlite.connect
+    monkeypatch.setattr(aiosqlite, "connect", lambda *args, **how: connect(*args, timeout=0.01, **how))
+    with pytest.raises(PermanentError, match="locked"):
+        async with Journal.open(path, clock):
+            pass
+    other.close()
+    async with Journal.open(path, clock) as journal:
+        assert len(await journal.incidents()) == 1
+
+
+async def test_a_start_waits_for_the_check_only_so_long(path, clock, monkeypatch):
+    """A journal too large to be looked over in time is used, and the log says that its rest is taken for good."""
+    await filled(path, clock)
+    monkeypatch.setattr(opening, "CHECK_S", -1)
+    monkeypatch.setattr(opening, "_STEPS_BETWEEN_LOOKS", 10)
+    with capture_logs() as logs:
+        async with Journal.open(path, clock) as journal:
+            assert not journal.is_new
+            assert len(await journal.incidents(limit=100)) == 60
+    assert "journal.half_checked" in [log["event"] for log in logs]
+
+
+def scribble(path: Path, incident_id: str, state: str) -> None:
+    """Write over values as a bad sector does; the pages stay well-formed."""
+    database = sqlite3.connect(path)
+    with database:
+        sql = "UPDATE incident SET detection = substr(detection, 9), state = ? WHERE id = ?"
+        assert database.execute(sql, (state, incident_id)).rowcount == 1
+    database.close()
+
+
+async def test_a_full_journal_says_so_and_works_again_when_there_is_room(path, clock):
+    """SQLite's own SQLITE_FULL."""
+    async with Journal.open(path, clock) as journal:
+        await journal._database.execute("PRAGMA max_page_count = 1")  # no page more than there is
+        with pytest.raises(JournalUnavailable, match="full"):
+            await journal.open_incident(incident(clock, text="x" * 10_000), [alert("a")])
+        await journal._database.execute("PRAGMA max_page_count = 1000")
+        await journal.open_incident(incident(clock, text="x" * 10_000), [alert("a")])
+        assert len(await journal.due(EffectKind.ALERT)) == 1
+
+
+async def test_a_row_that_a_start_needs_and_cannot_read_is_damage(path, clock):
+    await filled(path, clock, 2)
+    scribble(path, incident(clock, 1).id, "sealed")
+    async with Journal.open(path, clock) as journal:
+        assert journal.is_new
+
+
+async def test_a_closed_row_that_cannot_be_read_costs_nobody_else_anything(path, clock):
+    async with Journal.open(path, clock) as journal:
+        for number in (1, 2):
+            await journal.open_incident(incident(clock, number), [])
+            await journal.record_incident(replace(incident(clock, number), state=IncidentState.CLOSED))
+    scribble(path, incident(clock, 1).id, "closed")
+    async with Journal.open(path, clock) as journal:
+        assert not journal.is_new
+        with capture_logs() as logs:
+            assert [row.incident.id for row in await journal.incidents()] == [incident(clock, 2).id]
+        assert ("journal.unreadable", incident(clock, 1).id) in [(log["event"], log.get("incident")) for log in logs]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+async def test_wherever_the_damage_lies_the_journal_opens_and_is_whole(tmp_path_factory, data):
+    """Either it holds every row, readable, or it is a new one and the old is kept; a newer vigintd's is refused."""
+    path, clock = tmp_path_factory.mktemp("journal") / "journal.sqlite3", ManualClock()
+    content = await filled(path, clock, 12)
+    offset = data.draw(st.integers(0, len(content) - 1))
+    by = data.draw(st.binary(min_size=1, max_size=300))
+    path.write_bytes(overwritten(content, offset, by)[: len(content)])
+    try:
+        async with Journal.open(path, clock) as journal:
+            rows = await journal.incidents(limit=100)
+            assert (len(rows), len(journal.set_aside())) == ((0, 1) if journal.is_new else (12, 0))
+    except PermanentError as error:
+        assert "this vigintd knows" in str(error)  # noqa: PT017 - one outcome of two
+        assert offset <= 63 < offset + len(by)
