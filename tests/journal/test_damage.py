@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +92,8 @@ async def test_somebody_elses_database_is_set_aside_too(path, clock):
     async with Journal.open(path, clock) as journal:
         assert journal.is_new
         (kept,) = journal.set_aside()
-    assert sqlite3.connect(kept).execute("SELECT name FROM sqlite_schema").fetchall() == [("recipe",)]
+    with closing(sqlite3.connect(kept)) as other:
+        assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("recipe",)]
 
 
 async def test_an_empty_file_is_a_new_journal(path, clock):
