@@ -111,6 +111,8 @@ class Stage:
         packets = coded(5 * FPS)
         if filled:
             self.ring.append(later(packets, arrival_s=clock.monotonic_s() - packets[-1].arrived_s))
+        self._changed = asyncio.Event()
+        journal.on_change = lambda _incident_id: self._changed.set()
         self.detection = Detection("entree", clock.monotonic_s(), clock.now(), "motion")
         self.story = Story(ID, self.detection, plan=plan, ring=self.ring, rooms=rooms)
 
@@ -118,13 +120,15 @@ class Stage:
         return self.story.extend(replace(self.detection, arrived_s=self.clock.monotonic_s(), **changes))
 
     async def over(self, living: asyncio.Task[None]) -> IncidentRow:
-        """The incident once nothing of it is under way."""
+        """The incident once it owes nothing any more."""
         await living
-        await self.publisher.drained()
-        await self.courier.drained()
-        row: IncidentRow | None = await self.journal.incident(ID)
-        assert row
-        return row
+        while True:
+            self._changed.clear()
+            row: IncidentRow | None = await self.journal.incident(ID)
+            assert row
+            if row.incident.state is IncidentState.CLOSED:
+                return row
+            await self._changed.wait()
 
     async def told(self) -> list[tuple[str, AlertKind, NoVideo | None]]:
         """Who was told what, in order of their names."""
