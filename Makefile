@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made-from-lock
 ARGS   ?=
+JOBS   ?= 2
 PREFIX ?= /opt/vigintd
 
 .DEFAULT_GOAL := help
@@ -40,8 +41,8 @@ types: $(STAMP) ## mypy, strict
 floors: $(STAMP) ## import-linter: the floors of docs/design/floors.md
 	$(BIN)/lint-imports
 
-test: $(STAMP) ## all tests; what this machine lacks is skipped with its reason (ARGS="-k word" to choose)
-	$(BIN)/pytest $(ARGS)
+test: $(STAMP) ## all tests; what this machine lacks is skipped with its reason (ARGS="-k word" to choose, JOBS=2 at a time)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 bench: $(STAMP) ## figures of this machine, printed and never asserted
 	$(BIN)/python tests/bench/alerting.py $(ARGS)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.leaks import leaks
 from tests.real.parts import require
 from vigintd import failpoints, logs, metrics
+
+
+def pytest_configure() -> None:
+    """Tables are as wide as each test says: a worker is told the width of the terminal that pytest runs in."""
+    os.environ.pop("COLUMNS", None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -19,15 +27,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             require(part)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the test that reads the logs of the whole run behind all others."""
-    items.sort(key=lambda item: item.path.name == "test_no_secret_in_any_log.py")
-
-
 @pytest.fixture(scope="session")
-def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every log of the run is written here, and read by one test at the end."""
-    return tmp_path_factory.mktemp("logs")
+def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Every log of the run, or of one of its workers, is written here, and searched for secrets at the end."""
+    folder = tmp_path_factory.mktemp("logs")
+    yield folder
+    assert leaks(folder) == []
 
 
 @pytest.fixture(scope="session", autouse=True)
