@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vigintd.camera.discovery import MAX_CAMERAS, Answer, Credentials, FoundCamera, Profile, discover, named, streams_of
-from vigintd.cli.output import _print, _text, _width, print_json
+from vigintd.cli.output import plain_text, print_json, print_lines, width_columns
 from vigintd.clock import SystemClock
 from vigintd.errors import PermanentError
 from vigintd.redact import MASK, hide
@@ -115,15 +115,15 @@ def tell(cameras: Sequence[FoundCamera], asked: Wanted, *, as_json: bool) -> Non
 
 def print_cameras(cameras: Sequence[FoundCamera], toml: str, *, username: str | None) -> None:
     """A row for each stream, on a narrow terminal a line; then what to do, and what to paste."""
-    if _width() < _TABLE_WIDTH:
-        _print(*(line for camera in cameras for line in _lines(camera, username)))
+    if width_columns() < _TABLE_WIDTH:
+        print_lines(*(line for camera in cameras for line in _lines(camera, username)))
     else:
-        _print(_table(cameras, username))
+        print_lines(_table(cameras, username))
     for advice in _advice(cameras, username):
-        _print(Text(f"\n{advice}", overflow="fold"))
+        print_lines(Text(f"\n{advice}", overflow="fold"))
     if toml:
-        _print(Text("\nFor vigintd.toml:\n"))
-        # Not by `_print`: what is to be pasted must not be folded.
+        print_lines(Text("\nFor vigintd.toml:\n"))
+        # Not by `print_lines`: what is to be pasted must not be folded.
         print(toml, end="")
 
 
@@ -132,24 +132,31 @@ def _table(cameras: Sequence[FoundCamera], username: str | None) -> Table:
     for heading in ("address", "camera", "name", "profile", "picture", "codec", "fps", "stream"):
         table.add_column(heading, no_wrap=heading in ("address", "picture", "codec", "fps"), overflow="fold")
     for camera in cameras:
-        who = (_text(camera.address), _text(_made(camera)), _text(camera.name))
+        who = (plain_text(camera.address), plain_text(_made(camera)), plain_text(camera.name))
         for profile in camera.profiles:
-            picture = (_text(profile.name), _text(_size(profile)), _text(profile.codec), _text(_fps(profile)))
-            table.add_row(*who, *picture, _text(_stream(profile)))
+            picture = (
+                plain_text(profile.name),
+                plain_text(_size(profile)),
+                plain_text(profile.codec),
+                plain_text(_fps(profile)),
+            )
+            table.add_row(*who, *picture, plain_text(_stream(profile)))
             who = (Text(), Text(), Text())
         if trouble := _trouble(camera, username):
-            table.add_row(*who, *(Text() for _ in range(4)), Text.assemble(("! ", "yellow"), _text(trouble)))
+            table.add_row(*who, *(Text() for _ in range(4)), Text.assemble(("! ", "yellow"), plain_text(trouble)))
     return table
 
 
 def _lines(camera: FoundCamera, username: str | None) -> Iterator[RenderableType]:
     who = ", ".join(filter(None, (_made(camera), camera.name)))
-    yield Text.assemble((camera.address, "bold"), "  ", _text(who), overflow="fold")
+    yield Text.assemble((camera.address, "bold"), "  ", plain_text(who), overflow="fold")
     for profile in camera.profiles:
         told = filter(None, (profile.name, _size(profile), profile.codec, f"{_fps(profile)} fps"))
-        yield Padding(Text.assemble(_text(", ".join(told)), ": ", _text(_stream(profile)), overflow="fold"), (0, 0, 0, 2))
+        yield Padding(
+            Text.assemble(plain_text(", ".join(told)), ": ", plain_text(_stream(profile)), overflow="fold"), (0, 0, 0, 2)
+        )
     if trouble := _trouble(camera, username):
-        yield Padding(Text.assemble(("! ", "yellow"), _text(trouble), overflow="fold"), (0, 0, 0, 2))
+        yield Padding(Text.assemble(("! ", "yellow"), plain_text(trouble), overflow="fold"), (0, 0, 0, 2))
 
 
 def _made(camera: FoundCamera) -> str:

@@ -55,73 +55,73 @@ def findings_as_json(findings: Sequence[Finding]) -> dict[str, Any]:
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """A row for each thing tried; on a narrow terminal a line, and one below it for what to do."""
-    if _width() < _FINDINGS_WIDTH:
-        _print(*(line for finding in findings for line in _finding_lines(finding)))
+    if width_columns() < _FINDINGS_WIDTH:
+        print_lines(*(line for finding in findings for line in _finding_lines(finding)))
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("what", "", "result", "what to do"):
         table.add_column(heading, no_wrap=not heading, overflow="fold")
     for finding in findings:
         word, style = _STATES[finding.state]
-        table.add_row(_text(finding.what), Text(word, style=style), _text(finding.result), _text(finding.todo))
-    _print(table)
+        table.add_row(plain_text(finding.what), Text(word, style=style), plain_text(finding.result), plain_text(finding.todo))
+    print_lines(table)
 
 
 def _finding_lines(finding: Finding) -> Iterator[RenderableType]:
     word, style = _STATES[finding.state]
-    yield Text.assemble((word, style), " ", _text(finding.what), ": ", _text(finding.result), overflow="fold")
+    yield Text.assemble((word, style), " ", plain_text(finding.what), ": ", plain_text(finding.result), overflow="fold")
     if finding.todo:
-        yield Padding(Text.assemble("→ ", _text(finding.todo), overflow="fold"), (0, 0, 0, 2))
+        yield Padding(Text.assemble("→ ", plain_text(finding.todo), overflow="fold"), (0, 0, 0, 2))
 
 
 def print_incidents(incidents: Sequence[Mapping[str, Any]]) -> None:
     """A row for each incident, with as much of its id as tells it from the others; two lines where a row is too long."""
     if not incidents:
-        _print(Text("no incident yet"))
+        print_lines(Text("no incident yet"))
         return
     ids = _short([str(incident.get("id")) for incident in incidents])
     table = Table("id", "at", "camera", "type", "risk", "state", "mailed", box=None, pad_edge=False)
     for id_, incident in zip(ids, incidents, strict=True):
         cells = (incident.get(key) for key in ("camera", "type", "risk", "state"))
-        table.add_row(*(_text(cell) for cell in (id_, _local(incident.get("at")), *cells, _mailed(incident))))
-    if Console(width=_FILE_WIDTH).measure(table).maximum <= _width():
-        _print(table)
+        table.add_row(*(plain_text(cell) for cell in (id_, _local(incident.get("at")), *cells, _mailed(incident))))
+    if Console(width=_FILE_WIDTH).measure(table).maximum <= width_columns():
+        print_lines(table)
     else:
-        _print(*(line for id_, incident in zip(ids, incidents, strict=True) for line in _incident_lines(id_, incident)))
+        print_lines(*(line for id_, incident in zip(ids, incidents, strict=True) for line in _incident_lines(id_, incident)))
 
 
 def _incident_lines(id_: str, incident: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text.assemble(
-        (id_, "bold"), "  ", _text(_local(incident.get("at"))), "  ", _text(incident.get("camera")), overflow="fold"
+        (id_, "bold"), "  ", plain_text(_local(incident.get("at"))), "  ", plain_text(incident.get("camera")), overflow="fold"
     )
     words = (incident.get("type"), incident.get("risk"), incident.get("state"), f"mailed {_mailed(incident)}")
-    yield Padding(Text(", ", overflow="fold").join(_text(word) for word in words), (0, 0, 0, 2))
+    yield Padding(Text(", ", overflow="fold").join(plain_text(word) for word in words), (0, 0, 0, 2))
 
 
 def print_owed(incidents: Sequence[Mapping[str, Any]]) -> None:
     """A row for each thing that is still to be done or was given up; three lines where a row is too long."""
     owed = [(incident, effect) for incident in incidents for effect in incident.get("effects", ()) if _is_open(effect)]
     if not owed:
-        _print(Text("nothing is owed"))
+        print_lines(Text("nothing is owed"))
         return
     ids = _short([str(incident.get("id")) for incident, _ in owed])
     table = Table("id", "at", "camera", "owed", "to", "tries", "next try", "last error", box=None, pad_edge=False)
     for id_, (incident, effect) in zip(ids, owed, strict=True):
         cells = (id_, _local(incident.get("at")), incident.get("camera"), *_owed_cells(effect), effect.get("last_error") or "–")
-        table.add_row(*map(_text, cells))
-    if Console(width=_FILE_WIDTH).measure(table).maximum <= _width():
-        _print(table)
+        table.add_row(*map(plain_text, cells))
+    if Console(width=_FILE_WIDTH).measure(table).maximum <= width_columns():
+        print_lines(table)
     else:
-        _print(*(line for id_, pair in zip(ids, owed, strict=True) for line in _owed_lines(id_, *pair)))
+        print_lines(*(line for id_, pair in zip(ids, owed, strict=True) for line in _owed_lines(id_, *pair)))
 
 
 def _owed_lines(id_: str, incident: Mapping[str, Any], effect: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield from list(_incident_lines(id_, incident))[:1]
     kind, to, tries, next_try = _owed_cells(effect)
     words = (kind, f"to {to}", f"tries {tries}", next_try if effect.get("state") == "dead" else f"next try {next_try}")
-    yield Padding(Text(", ", overflow="fold").join(map(_text, words)), (0, 0, 0, 2))
+    yield Padding(Text(", ", overflow="fold").join(map(plain_text, words)), (0, 0, 0, 2))
     if effect.get("last_error"):
-        yield Padding(Text.assemble(_text(effect["last_error"]), overflow="fold"), (0, 0, 0, 2))
+        yield Padding(Text.assemble(plain_text(effect["last_error"]), overflow="fold"), (0, 0, 0, 2))
 
 
 def _owed_cells(effect: Mapping[str, Any]) -> tuple[object, ...]:
@@ -136,16 +136,16 @@ def _is_open(effect: Mapping[str, Any]) -> bool:
 def print_retried(effects: Sequence[Mapping[str, Any]]) -> None:
     """A line for each thing that is tried again."""
     if not effects:
-        _print(Text("nothing to retry: nothing failed"))
+        print_lines(Text("nothing to retry: nothing failed"))
         return
     ids = _short([str(effect.get("incident_id")) for effect in effects])
-    _print(
+    print_lines(
         *(
             Text.assemble(
                 "retrying ",
-                _text(effect.get("kind")),
+                plain_text(effect.get("kind")),
                 " to ",
-                _text(effect.get("what") or "host"),
+                plain_text(effect.get("what") or "host"),
                 f" of {id_}",
                 overflow="fold",
             )
@@ -175,20 +175,20 @@ def print_incident(incident: Mapping[str, Any]) -> None:
     for key, value in incident.items():
         lines = value if isinstance(value, list) else [value]
         for number, line in enumerate(lines):
-            table.add_row(key if number == 0 else "", _text(_flat(line)))
-    _print(table)
+            table.add_row(key if number == 0 else "", plain_text(_flat(line)))
+    print_lines(table)
 
 
-def _width() -> int:
+def width_columns() -> int:
     """Columns of the terminal, or what $COLUMNS says."""
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
         return shutil.get_terminal_size().columns
     return _FILE_WIDTH
 
 
-def _print(*lines: RenderableType) -> None:
+def print_lines(*lines: RenderableType) -> None:
     """Print without the blanks that fill a table's last column, and with every failure to do so an error of stdout."""
-    console = Console(width=_width(), markup=False, highlight=False, emoji=False, soft_wrap=False)
+    console = Console(width=width_columns(), markup=False, highlight=False, emoji=False, soft_wrap=False)
     with console.capture() as printed:
         console.print(*lines, sep="\n")
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
@@ -200,7 +200,8 @@ def _flat(value: object) -> str:
     return "–" if value in (None, "") else str(value)
 
 
-def _text(value: object) -> Text:
+def plain_text(value: object) -> Text:
+    """A value as it is, without markup; what does not print, and could steer a terminal, is replaced."""
     words = "" if value is None else str(value)
     return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in words))
 
