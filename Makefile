@@ -8,7 +8,7 @@ JOBS   ?= 2
 PREFIX ?= /opt/vigintd
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check lint types floors test bench bench-detection campaign-reconnects campaign-64-cameras lock install clean
+.PHONY: help setup run demo check lint types floors test bench bench-detection campaign-reconnects campaign-64-cameras campaign-uploads lock install clean
 
 help: ## print the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,7 @@ $(STAMP): tests/requirements.lock pyproject.toml
 
 setup: $(STAMP) ## make the virtual environment; as root on Debian also the real parts that tests use
 	@sh tests/real/install.sh
+	@sh tests/real/axe.sh $(VENV)
 
 run: $(STAMP) ## run the daemon: make run ARGS="--config vigintd.toml"
 	@$(BIN)/vigintd run $(ARGS)
@@ -46,6 +47,7 @@ test: $(STAMP) ## all tests; what this machine lacks is skipped with its reason 
 
 bench: $(STAMP) ## figures of this machine, printed and never asserted
 	$(BIN)/python tests/bench/alerting.py $(ARGS)
+	$(BIN)/python -m tests.bench.viewing
 
 bench-detection: $(STAMP) ## adaptive detection beside full decoding: what each finds, and at what CPU
 	$(BIN)/python -m tests.bench.detection $(ARGS)
@@ -55,6 +57,9 @@ campaign-reconnects: $(STAMP) ## 1,000 reconnects of one camera: threads, descri
 
 campaign-64-cameras: $(STAMP) ## 64 cameras in one process: packets lost, loop lag, CPU (ARGS="--write" for docs/bench)
 	$(BIN)/python -m tests.campaigns.many_cameras $(ARGS)
+
+campaign-uploads: $(STAMP) ## a 5 GB upload and ten viewers: the link host's memory (ARGS="--write" for docs/bench)
+	$(BIN)/python -m tests.campaigns.uploads $(ARGS)
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(ARGS) --output-file requirements.lock

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.campaigns import many_cameras, reconnects, results
+from tests.campaigns import many_cameras, reconnects, results, uploads
 from tests.campaigns.flapping import BREAKS
 from tests.campaigns.process import quantile
 
@@ -29,6 +29,15 @@ async def test_of_several_cameras_recorded_and_watched_no_packet_is_lost():
     assert figures.received == figures.sent >= 4 * 25
     assert figures.pictures > 0
     assert figures.rings_mb > 0
+
+
+async def test_of_an_upload_that_many_watch_the_host_holds_little():
+    figures = await uploads.measured(8, request_mb=2, seeks=2)
+    assert figures.size_mb >= 8
+    # Five follow it from its first byte, and five seek about.
+    assert figures.sent_mb >= 5 * figures.size_mb
+    assert figures.seek_p99_s > 0
+    assert 0 < figures.grown_mb < 50
 
 
 def test_a_result_says_where_and_how_it_was_measured(tmp_path, monkeypatch, capsys):

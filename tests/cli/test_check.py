@@ -69,7 +69,8 @@ GOOD = Probes(
 
 @pytest.fixture
 def settings(config):
-    return load(config, environ={"VIGINTD_LINKHOST__PUBLIC_URL": "https://videos.exemple.fr"})
+    linkhost = '{"public_url": "https://videos.exemple.fr", "trusted_proxies": ["127.0.0.1"]}'
+    return load(config, environ={"VIGINTD_LINKHOST": linkhost})
 
 
 async def of(what: str, settings: Settings, **probes: Any) -> Finding:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from vigintd.control import requests
 from vigintd.control import server as server_module
 from vigintd.control.client import ControlClient
 from vigintd.control.server import ControlServer
@@ -212,7 +213,7 @@ class TestRefusals:
 
     async def test_a_body_that_does_not_arrive_is_408(self, server, path, monkeypatch):
         """Nobody holds a connection by sending nothing."""
-        monkeypatch.setattr(server_module, "BODY_S", 0.05)
+        monkeypatch.setattr(requests, "BODY_S", 0.05)
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"POST /trigger HTTP/1.1\r\nHost: vigintd\r\nContent-Length: 20\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")

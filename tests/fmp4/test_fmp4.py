@@ -37,6 +37,7 @@ def test_fragments_cover_the_file_without_a_gap():
     assert [f.offset_bytes for f in found[1:]] == [f.offset_bytes + f.length_bytes for f in found[:-1]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(MOVIE)), max_size=40))
 def test_any_split_of_the_bytes_gives_the_same_fragments(cuts):
     """How the bytes arrive does not matter."""

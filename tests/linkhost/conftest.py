@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import pytest
 import structlog
+from selenium import webdriver
 
+from tests.linkhost.browser import Browser, chromium
 from tests.linkhost.client import BASE_URL, KEY, OTHER_KEY, Client
 from tests.manual_clock import ManualClock
 from vigintd import logs
@@ -52,3 +55,19 @@ def log_text(tmp_path):
 def client(host, session) -> Client:
     """The uploader `nvr`, and any viewer, over TCP."""
     return Client(session, f"http://127.0.0.1:{host.port}")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory) -> Iterator[webdriver.Chrome]:
+    """One Chromium for all tests of a file."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+async def browser(driver) -> AsyncIterator[Browser]:
+    """That Chromium, showing nothing; what a test makes of it is undone."""
+    browser = Browser(driver)
+    yield browser
+    await asyncio.to_thread(driver.get, "about:blank")
+    await browser.forget()

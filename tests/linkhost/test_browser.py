@@ -1,126 +1,15 @@
-"""The page in a real browser: headless Chromium, driven by Debian's chromedriver."""
+"""The page in a real browser: live, finished, in parts, sent wrong, and gone."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import os
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-from selenium import webdriver
 
-from tests.linkhost.client import GUARD, Client, path_of, rows
-from tests.linkhost.videos import fragments, video
+from tests.linkhost.browser import DESKTOP, PHONE, SIZES, record
+from tests.linkhost.client import CLIP, GUARD, path_of, rows
+from tests.linkhost.videos import video
 from vigintd.linkhost import AuditKind
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
 pytestmark = pytest.mark.needs("chromium")
-
-PHONE, DESKTOP = (390, 844), (1280, 800)
-SIZES = pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-DEADLINE_S = 30.0
-SPEED = 4
-"""Clips are shown faster than they are, but where a test must see a moment go by."""
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--hide-scrollbars",
-)
-
-
-class Browser:
-    """A browser that asks questions of a page, off the loop that serves it."""
-
-    def __init__(self, driver: webdriver.Chrome) -> None:
-        self.driver = driver
-
-    async def open(self, url: str, size: tuple[int, int]) -> None:
-        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
-        await self.command("Emulation.setDeviceMetricsOverride", **metrics)
-        await asyncio.to_thread(self.driver.get, url)
-        await self.ask(f"video && (video.defaultPlaybackRate = video.playbackRate = {SPEED})")
-
-    async def command(self, name: str, **arguments: Any) -> Any:
-        """A command of the DevTools protocol."""
-        return await asyncio.to_thread(self.driver.execute_cdp_cmd, name, arguments)
-
-    async def log(self) -> list[Any]:
-        """What the console said since the last time."""
-        return list(await asyncio.to_thread(self.driver.get_log, "browser"))
-
-    async def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression; `video` is the player."""
-        script = f"const video = document.getElementById('video'); return {expression};"
-        return await asyncio.to_thread(self.driver.execute_script, script)
-
-    async def until(self, expression: str) -> Any:
-        """Wait until an expression is true; says what the player was doing when it never is."""
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                while not (value := await self.ask(expression)):
-                    pass
-        except TimeoutError:
-            state = (
-                "[video.currentTime, video.duration, video.readyState, video.error && video.error.message, video.currentSrc]"
-            )
-            raise AssertionError(f"never {expression}; player: {await self.ask(state)}; console: {await self.log()}") from None
-        return value
-
-    async def shot(self, name: str) -> None:
-        """A picture of the whole page, where `VIGINTD_TEST_SHOTS` names a folder."""
-        if folder := os.environ.get("VIGINTD_TEST_SHOTS"):
-            height = await self.ask("document.documentElement.scrollHeight")
-            width = await self.ask("innerWidth")
-            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-            answer = await self.command("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
-            (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(answer["data"]))
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory) -> Iterator[webdriver.Chrome]:
-    """One Chromium for all tests here, with a profile of its own."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"intl.accept_languages": "fr-FR,fr"})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-async def browser(driver) -> AsyncIterator[Browser]:
-    """That Chromium, showing nothing, with nothing left over from another test."""
-    browser = Browser(driver)
-    await browser.command("Emulation.setScriptExecutionDisabled", value=False)
-    await browser.command("Emulation.setEmulatedMedia", features=[])
-    await browser.log()
-    yield browser
-    await asyncio.to_thread(driver.get, "about:blank")
-
-
-async def record(client: Client, data: bytes, ready: Callable[[int], Awaitable[object]]) -> None:
-    """Send the fragments one by one, each when `ready` says so."""
-    offset = 0
-    for number, piece in enumerate(fragments(data)):
-        await ready(number)
-        assert (await client.append(piece, offset)).status == 204
-        offset += len(piece)
 
 
 @SIZES
@@ -149,8 +38,10 @@ async def test_the_page_plays_while_the_upload_goes_on_and_passes_to_finished(cl
     await browser.ask("video.currentTime = 5.5")
     await browser.until("video.ended")
     assert await browser.ask("Math.abs(video.duration - 6) < 0.2")
-    assert (await rows(host, AuditKind.PLAY, 1))[0].detail["bytes"] == len(data)
     assert await browser.log() == []
+    assert AuditKind.PLAY not in {row.kind for row in await host.audit(CLIP)}
+    await browser.tap("state")
+    assert (await rows(host, AuditKind.PLAY, 1))[0].detail["bytes"] == len(data)
 
 
 @SIZES
@@ -159,8 +50,11 @@ async def test_a_finished_clip_plays_and_seeks(client, browser, size):
     data = video(6, width=640, height=360)
     link = await client.publish(data)
     await browser.open(client.base + link, size)
-    await browser.until("video.currentTime > 3 && video.videoWidth === 640")
+    await browser.until("document.getElementById('play').checkVisibility()")
     await browser.shot(f"finished-{size[0]}")
+    await browser.tap("play")
+    await browser.until("video.currentTime > 3 && video.videoWidth === 640")
+    assert await browser.ask("video.currentSrc.includes('/play/0.mp4') && !video.muted")
     assert await browser.ask("Math.abs(video.duration - 6) < 0.2")
     await browser.ask("video.currentTime = 5")
     await browser.until("!video.seeking && video.currentTime > 5.1")
@@ -175,6 +69,7 @@ async def test_a_finished_clip_plays_without_javascript(client, browser):
     link = await client.publish(video(4))
     await browser.command("Emulation.setScriptExecutionDisabled", value=True)
     await browser.open(client.base + link, PHONE)
+    await browser.press("video", " ")
     await browser.until("video.currentTime > 1")
 
 
@@ -193,6 +88,7 @@ async def test_parts_play_one_after_the_other(client, browser):
     await client.update(ended=True)
     await browser.until("document.getElementById('state').classList.contains('finished')")
     await browser.open(client.base + link, DESKTOP)
+    await browser.tap("play")
     await browser.until("video.videoWidth === 480 && video.currentTime > 0.5")
     assert await browser.ask("document.querySelector('[aria-current]').dataset.part") == "1"
     await browser.ask("document.querySelector('[data-part=\"0\"]').click()")
@@ -219,9 +115,8 @@ async def test_a_part_that_was_sent_wrong_is_shown_anew(client, browser):
 async def test_other_pages_read_well(client, browser, clock):
     """What is shown in the place of a clip: unknown, gone, not yet there, in the dark."""
     link = await client.publish(video(3))
-    await browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    await browser.paint("dark")
     await browser.open(client.base + link, PHONE)
-    await browser.until("video.currentTime > 1")
     await browser.shot("dark-390")
     await browser.open(client.base + link[:-1], PHONE)
     assert "Rien à cette adresse" in await browser.ask("document.body.innerText")

@@ -175,11 +175,11 @@ async def test_parts_that_are_sealed_leave_viewers_their_threads(tmp_path, monke
     files.close()
 
 
-async def test_a_part_announced_again_is_another_one(client, tmp_path):
+async def test_a_part_announced_again_is_another_one(client, tmp_path, clock):
     """Who followed it before its deletion does not take the new one for the old."""
     await client.create()
     await client.create(part=1)
-    store = await Store.open(tmp_path / "linkhost" / "linkhost.sqlite3")
+    store = await Store.open(tmp_path / "linkhost" / "linkhost.sqlite3", clock)
     try:
         before = await store.part(CLIP, 0)
         assert (await client.api("DELETE", f"/uploads/{CLIP}.0")).status == 204

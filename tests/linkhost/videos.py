@@ -16,15 +16,15 @@ _FLAGS = "frag_keyframe+empty_moov+default_base_moof+delay_moov"
 
 
 @cache
-def video(seconds: float, *, width: int = 320, height: int = 180, hue: int = 0) -> bytes:
-    """`seconds` of a bar that moves over a coloured ground."""
+def video(seconds: float, *, width: int = 320, height: int = 180, hue: int = 0, gop: int = FPS) -> bytes:
+    """`seconds` of a bar that moves over a coloured ground, with a key frame each `gop` pictures."""
     file = io.BytesIO()
     options = {"movflags": _FLAGS, "frag_duration": "500000"}
     with av.open(file, "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, FPS)
-        stream.codec_context.gop_size, stream.codec_context.thread_count = FPS, 1
+        stream.codec_context.gop_size, stream.codec_context.thread_count = gop, 1
         stream.options = {"preset": "ultrafast", "x264-params": "bframes=0:scenecut=0"}
         for number in range(int(seconds * FPS)):
             picture = np.full((height, width, 3), (30 + hue, 60, 90), np.uint8)

@@ -12,6 +12,7 @@ import select
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +28,10 @@ from vigintd.demo.mailbox import Mailbox
 SYSTEM_PYTHON = "/usr/bin/python3"
 GST_RTSP = Path(__file__).with_name("gst_rtsp.py")
 START_S = 20.0
+OPTIONAL = frozenset({"footage", "axe-core"})
+"""What comes from elsewhere than the system's packages."""
+NGINX_PATH = os.pathsep.join((os.defpath, "/usr/sbin", "/usr/local/sbin"))
+"""It is among the administrator's programs, where a user's own search does not look."""
 
 PHONE = (390, 844)
 DESKTOP = (1280, 800)
@@ -57,19 +62,21 @@ _CHROMIUM_FLAGS = (
 def missing_part(name: str) -> str | None:
     """Why this machine cannot give a test that part, or None when it can. Raises `KeyError` for an unknown part."""
     lacks: dict[str, Callable[[], str | None]] = {
+        "axe-core": _lacks_axe,
         "gst-rtsp-server": _lacks_gst,
         "chromium": _lacks_chromium,
         "ffmpeg": _lacks_ffmpeg,
         "footage": _lacks_footage,
+        "nginx": _lacks_nginx,
         "socket-filter": _lacks_socket_filter,
     }
     return lacks[name]()
 
 
 def require(name: str) -> None:
-    """Skip the running test with the reason where the part is missing; in the gate, fail it (footage is always optional)."""
+    """Skip the running test with the reason where the part is missing; in the gate, fail it, but for what is optional."""
     if reason := missing_part(name):
-        if os.environ.get("CI") == "true" and name != "footage":
+        if os.environ.get("CI") == "true" and name not in OPTIONAL:
             pytest.fail(f"the gate lacks a real part: {reason}", pytrace=False)
         pytest.skip(reason)
 
@@ -177,6 +184,21 @@ def _lacks_socket_filter() -> str | None:
         except OSError as error:
             return f"no camera can vanish: a filter on a socket is refused here ({error.strerror}); run as root"
     return None
+
+
+def _lacks_nginx() -> str | None:
+    return None if shutil.which("nginx", path=NGINX_PATH) else "nginx is missing; as root on Debian, make setup installs it"
+
+
+def axe() -> Path | None:
+    """The script of axe-core, where `VIGINTD_AXE` names it or `make setup` has put it."""
+    if named := os.environ.get("VIGINTD_AXE"):
+        return Path(named)
+    return next(Path(sys.prefix, "share", "axe-core").glob("*.js"), None)
+
+
+def _lacks_axe() -> str | None:
+    return None if axe() else "no axe-core: make setup fetches it where there is npm; or VIGINTD_AXE names its axe.min.js"
 
 
 def _lacks_ffmpeg() -> str | None:

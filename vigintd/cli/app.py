@@ -14,26 +14,15 @@ import typer
 
 from vigintd import __version__
 from vigintd.cli.ending import INTERRUPTED, Endings, prepare
+from vigintd.cli.links import keys_app, links_app
+from vigintd.cli.options import ConfigOption, JsonOption, control_socket
+from vigintd.cli.verify import verify
 from vigintd.control import MAX_LIMIT
 from vigintd.errors import ConfigError, PermanentError, VigintdError
 
 if TYPE_CHECKING:
     from vigintd.config import Settings
     from vigintd.control.client import ControlClient
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        # A file that is missing or unreadable is told by the reader of settings, and answered 78.
-        exists=False,
-        readable=False,
-        help="Settings; $VIGINTD_CONFIG or /etc/vigintd/vigintd.toml when not given.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 app = typer.Typer(
     name="vigintd",
@@ -48,6 +37,11 @@ incidents_app = typer.Typer(help="Incidents that the running vigintd knows.", no
 app.add_typer(incidents_app, name="incidents")
 cameras_app = typer.Typer(help="Cameras in the network.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(cameras_app, name="cameras")
+app.add_typer(links_app, name="links")
+linkhost_app = typer.Typer(help="The built-in link host.", no_args_is_help=True, rich_markup_mode=None)
+linkhost_app.add_typer(keys_app, name="keys")
+app.add_typer(linkhost_app, name="linkhost")
+app.command(short_help="Say whether a file is a clip of this box, as it was sealed.")(verify)
 
 
 def main() -> None:
@@ -304,8 +298,6 @@ def _settings(config: Path | None) -> Settings:
 
 
 def _client(config: Path | None) -> ControlClient:
-    from vigintd.config import load_places  # noqa: PLC0415
-    from vigintd.control import SOCKET_NAME  # noqa: PLC0415
     from vigintd.control.client import ControlClient  # noqa: PLC0415
 
-    return ControlClient(load_places(config).runtime_path / SOCKET_NAME)
+    return ControlClient(control_socket(config))

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vigintd.cli import reach
 from vigintd.cli.advice import advice, figures, lost_advice, summary
 from vigintd.clock import SystemClock
 from vigintd.config import CameraSettings, DetectorSettings, MailSettings, Settings, is_loopback
@@ -89,6 +90,10 @@ def _tries(settings: Settings, probes: Probes) -> Iterator[_Try]:
             build = partial(probes.detector, kind, settings.detectors[kind], name)
             yield _Try(f"detector {kind} of {name}", build, partial(_detector_advice, kind))
     yield _Try(f"host {settings.publish.host}", partial(probes.host, settings), partial(_host_advice, settings.publish.host))
+    if settings.publish.host == "linkhost" and settings.linkhost.certificate_files:
+        yield _Try(
+            "certificate", partial(_certificate, settings), lambda _error: "correct linkhost.certificate and linkhost.key"
+        )
     yield _Try(f"mail server {settings.mail.server}", partial(probes.mail, settings.mail), _mail_advice)
 
 
@@ -97,6 +102,11 @@ async def _camera(name: str, settings: CameraSettings, probes: Probes) -> list[F
     facts = await probes.camera(name, settings)
     notes = [Finding(what, State.NOTE, result, todo) for result, todo in advice(name, settings, facts)]
     return [Finding(what, State.OK, summary(settings, facts), facts=figures(settings, facts)), *notes]
+
+
+async def _certificate(settings: Settings) -> list[Finding]:
+    result, notes = await reach.certificate(settings.linkhost, SystemClock.from_environment().now())
+    return [Finding("certificate", State.OK, result), *(Finding("certificate", State.NOTE, *note) for note in notes)]
 
 
 def _notes(settings: Settings) -> list[Finding]:
@@ -121,6 +131,8 @@ def _notes(settings: Settings) -> list[Finding]:
                 "set linkhost.public_url to the address that people reach",
             )
         )
+    if settings.publish.host == "linkhost":
+        notes += [Finding("links", State.NOTE, *note) for note in reach.notes(settings.linkhost)]
     return notes
 
 

@@ -79,11 +79,11 @@ def print_incidents(incidents: Sequence[Mapping[str, Any]]) -> None:
     if not incidents:
         print_lines(Text("no incident yet"))
         return
-    ids = _short([str(incident.get("id")) for incident in incidents])
+    ids = short_ids([str(incident.get("id")) for incident in incidents])
     table = Table("id", "at", "camera", "type", "risk", "state", "mailed", box=None, pad_edge=False)
     for id_, incident in zip(ids, incidents, strict=True):
         cells = (incident.get(key) for key in ("camera", "type", "risk", "state"))
-        table.add_row(*(plain_text(cell) for cell in (id_, _local(incident.get("at")), *cells, _mailed(incident))))
+        table.add_row(*(plain_text(cell) for cell in (id_, local_time(incident.get("at")), *cells, _mailed(incident))))
     if Console(width=_FILE_WIDTH).measure(table).maximum <= width_columns():
         print_lines(table)
     else:
@@ -92,7 +92,12 @@ def print_incidents(incidents: Sequence[Mapping[str, Any]]) -> None:
 
 def _incident_lines(id_: str, incident: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text.assemble(
-        (id_, "bold"), "  ", plain_text(_local(incident.get("at"))), "  ", plain_text(incident.get("camera")), overflow="fold"
+        (id_, "bold"),
+        "  ",
+        plain_text(local_time(incident.get("at"))),
+        "  ",
+        plain_text(incident.get("camera")),
+        overflow="fold",
     )
     words = (incident.get("type"), incident.get("risk"), incident.get("state"), f"mailed {_mailed(incident)}")
     yield Padding(Text(", ", overflow="fold").join(plain_text(word) for word in words), (0, 0, 0, 2))
@@ -104,10 +109,16 @@ def print_owed(incidents: Sequence[Mapping[str, Any]]) -> None:
     if not owed:
         print_lines(Text("nothing is owed"))
         return
-    ids = _short([str(incident.get("id")) for incident, _ in owed])
+    ids = short_ids([str(incident.get("id")) for incident, _ in owed])
     table = Table("id", "at", "camera", "owed", "to", "tries", "next try", "last error", box=None, pad_edge=False)
     for id_, (incident, effect) in zip(ids, owed, strict=True):
-        cells = (id_, _local(incident.get("at")), incident.get("camera"), *_owed_cells(effect), effect.get("last_error") or "–")
+        cells = (
+            id_,
+            local_time(incident.get("at")),
+            incident.get("camera"),
+            *_owed_cells(effect),
+            effect.get("last_error") or "–",
+        )
         table.add_row(*map(plain_text, cells))
     if Console(width=_FILE_WIDTH).measure(table).maximum <= width_columns():
         print_lines(table)
@@ -125,7 +136,7 @@ def _owed_lines(id_: str, incident: Mapping[str, Any], effect: Mapping[str, Any]
 
 
 def _owed_cells(effect: Mapping[str, Any]) -> tuple[object, ...]:
-    moment = "given up" if effect.get("state") == "dead" else _local(effect.get("next_try_at"))
+    moment = "given up" if effect.get("state") == "dead" else local_time(effect.get("next_try_at"))
     return effect.get("kind"), effect.get("what") or "host", effect.get("attempts"), moment
 
 
@@ -138,7 +149,7 @@ def print_retried(effects: Sequence[Mapping[str, Any]]) -> None:
     if not effects:
         print_lines(Text("nothing to retry: nothing failed"))
         return
-    ids = _short([str(effect.get("incident_id")) for effect in effects])
+    ids = short_ids([str(effect.get("incident_id")) for effect in effects])
     print_lines(
         *(
             Text.assemble(
@@ -156,10 +167,10 @@ def print_retried(effects: Sequence[Mapping[str, Any]]) -> None:
 
 def _mailed(incident: Mapping[str, Any]) -> str:
     moment = incident.get("mailed_at")
-    return _local(moment, "%H:%M:%S") if moment else "–"
+    return local_time(moment, "%H:%M:%S") if moment else "–"
 
 
-def _short(ids: Sequence[str]) -> list[str]:
+def short_ids(ids: Sequence[str]) -> list[str]:
     """The beginnings of `ids`, as long as they must be for no two different ones to begin alike."""
     whole = len(set(ids))
     longest = max(map(len, ids))
@@ -206,7 +217,7 @@ def plain_text(value: object) -> Text:
     return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in words))
 
 
-def _local(moment: object, shape: str = "%Y-%m-%d %H:%M:%S") -> str:
+def local_time(moment: object, shape: str = "%Y-%m-%d %H:%M:%S") -> str:
     """An ISO 8601 moment on this machine's clock face; what is none stays as it is."""
     try:
         return datetime.fromisoformat(str(moment)).astimezone().strftime(shape)

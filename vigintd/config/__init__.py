@@ -7,19 +7,19 @@ file), `.env` in the working folder, the environment (`VIGINTD_MAIL__PASSWORD`).
 composition root hides them.
 """
 
+from vigintd.config.linkhost import LinkhostSettings
 from vigintd.config.reading import DEFAULT_CONFIG, load, load_places
+from vigintd.config.section import is_loopback
 from vigintd.config.settings import (
     CAMERA_SCHEMES,
     ENV_PREFIX,
     AlertSettings,
     CameraSettings,
     DetectorSettings,
-    LinkhostSettings,
     MailSettings,
     Places,
     PublishSettings,
     Settings,
-    is_loopback,
     secrets_of,
 )
 

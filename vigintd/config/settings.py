@@ -6,12 +6,11 @@ address or a secret.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +26,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from vigintd.config.linkhost import LinkhostSettings
+from vigintd.config.section import Section, is_loopback, split_address
 
 ENV_PREFIX = "VIGINTD_"
 CAMERA_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "file", "v4l2")
@@ -52,18 +54,8 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _split(url: str, example: str) -> SplitResult:
-    # urlsplit's own complaints quote the address, and with it the password.
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f"is not an address such as {example}; in a password write / ? # @ : as %2F %3F %23 %40 %3A") from None
-    return parts
-
-
 def _camera_address(value: str) -> str:
-    parts = _split(value, "rtsp://10.0.0.11/main")
+    parts = split_address(value, "rtsp://10.0.0.11/main")
     if parts.scheme not in CAMERA_SCHEMES:
         raise ValueError(f"is not a camera address; it begins with one of {', '.join(f'{s}://' for s in CAMERA_SCHEMES)}")
     if parts.scheme not in _LOCAL_EXAMPLES and not parts.hostname:
@@ -88,23 +80,7 @@ CameraUrls = Annotated[
 """One address, or several of the same camera that are tried in order."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        # Python, and so the validator, would take true for 1.
-        if isinstance(value, bool) and info.field_name:
-            kind = cls.model_fields[info.field_name].annotation
-            if kind is int:
-                raise PydanticKnownError("int_type")
-            if kind is float:
-                raise PydanticKnownError("float_type")
-        return value
-
-
-class CameraSettings(_Section):
+class CameraSettings(Section):
     """`[cameras.NAME]`: one configured source."""
 
     url: CameraUrls
@@ -165,7 +141,7 @@ class DetectorSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
-class PublishSettings(_Section):
+class PublishSettings(Section):
     """`[publish]`: where clips go."""
 
     host: Literal["linkhost", "tus"] = "linkhost"
@@ -181,7 +157,7 @@ class PublishSettings(_Section):
             return value
         if not value:
             raise ValueError(f'is required with host = "{info.data["host"]}", such as "https://videos.exemple.fr"')
-        parts = _split(value, "https://videos.exemple.fr")
+        parts = split_address(value, "https://videos.exemple.fr")
         if not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname))):
             raise ValueError("begins with https:// (http:// only to this machine)")
         return value
@@ -196,44 +172,7 @@ class PublishSettings(_Section):
         return value
 
 
-class LinkhostSettings(_Section):
-    """`[linkhost]`: the built-in link host."""
-
-    listen: str = "127.0.0.1:8443"
-    public_url: str | None = None
-    """How people reach it, without a trailing slash; where links begin. `http://{listen}` when not given."""
-
-    @field_validator("listen")
-    @classmethod
-    def _address_and_port(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        if not (host and colon and port.isdecimal() and 0 < int(port) < 65_536):
-            raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:8443")
-        return value
-
-    @field_validator("public_url")
-    @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
-        parts = _split(value, "https://videos.exemple.fr")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("write the address people open, such as https://videos.exemple.fr")
-        return value.rstrip("/")
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port to listen on."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
-
-    @property
-    def base_url(self) -> str:
-        """What every link begins with."""
-        return self.public_url or f"http://{self.listen}"
-
-
-class MailSettings(_Section):
+class MailSettings(Section):
     """`[mail]`: the mail server, and who is told."""
 
     server: str
@@ -271,7 +210,7 @@ class MailSettings(_Section):
         return value
 
 
-class AlertSettings(_Section):
+class AlertSettings(Section):
     """`[alert]`: when people are told what."""
 
     text_after_s: Annotated[float, Field(gt=0, le=600)] = 20
@@ -355,16 +294,6 @@ def secrets_of(settings: Settings) -> Iterator[str]:
             if password:
                 yield password
                 yield unquote(password)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine and no other."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def missing_detectors(values: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:

@@ -5,6 +5,7 @@
     GET  /incidents/{id}                                                         → 200 the incident, or 404
     POST /incidents/{id}/retry, POST /incidents/retry                            → 200 {"retried": [...]}, or 404
     GET  /status                                                                 → 200 the status
+    … and those of `link_routes`
 
 Every error is JSON: {"error": "a sentence"}. Bounds: a body over 64 KiB is answered 413, one that has not arrived
 within `BODY_S` 408, a handler that takes longer than `HANDLER_S` 504.
@@ -13,7 +14,6 @@ within `BODY_S` 408, a handler that takes longer than `HANDLER_S` 504.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import socket
@@ -26,13 +26,14 @@ import structlog
 from aiohttp import web
 
 from vigintd.control import MAX_LIMIT, check_path
+from vigintd.control.link_routes import LinkHandlers, link_routes
+from vigintd.control.requests import Refused, flag, number, read_object
 from vigintd.errors import ControlError, TransientError, VigintdError
 from vigintd.model import Risk
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_TYPE_LENGTH = 200
 MAX_TEXT_LENGTH = 10_000
-BODY_S = 5.0
 HANDLER_S = 10.0
 
 log = structlog.get_logger(__name__)
@@ -77,9 +78,10 @@ class Handlers(Protocol):
 class ControlServer:
     """Listens on a unix socket at `path` between `start` and `aclose`."""
 
-    def __init__(self, path: Path, handlers: Handlers) -> None:
+    def __init__(self, path: Path, handlers: Handlers, links: LinkHandlers | None = None) -> None:
         self._path = path
         self._handlers = handlers
+        self._links = links
         self._runner: web.AppRunner | None = None
         self._inode: int | None = None
 
@@ -102,6 +104,8 @@ class ControlServer:
                 web.get("/status", self._status, allow_head=False),
             ]
         )
+        if self._links is not None:
+            app.add_routes(link_routes(self._links))
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=5, shutdown_timeout=1, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
@@ -123,37 +127,24 @@ class ControlServer:
         return web.json_response({"incident_id": await self._handlers.trigger(asked.pop("camera"), **asked)})
 
     async def _incidents(self, request: web.Request) -> web.Response:
-        limit = request.query.get("limit", "20")
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= MAX_LIMIT):
-            raise _Refused(400, f"limit is a number from 1 to {MAX_LIMIT}")
-        owed = request.query.get("owed", "0")
-        if owed not in ("0", "1"):
-            raise _Refused(400, "owed is 0 or 1")
-        listing = self._handlers.owing if owed == "1" else self._handlers.incidents
-        return web.json_response({"incidents": await listing(int(limit))})
+        limit = number(request, "limit", 20, MAX_LIMIT)
+        listing = self._handlers.owing if flag(request, "owed") else self._handlers.incidents
+        return web.json_response({"incidents": await listing(limit)})
 
     async def _retry(self, request: web.Request) -> web.Response:
         retried = await self._handlers.retry(request.match_info.get("id"))
         if retried is None:
-            raise _Refused(404, "there is no such incident")
+            raise Refused(404, "there is no such incident")
         return web.json_response({"retried": retried})
 
     async def _incident(self, request: web.Request) -> web.Response:
         incident = await self._handlers.incident(request.match_info["id"])
         if incident is None:
-            raise _Refused(404, "there is no such incident")
+            raise Refused(404, "there is no such incident")
         return web.json_response(incident)
 
     async def _status(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._handlers.status())
-
-
-class _Refused(Exception):
-    """Answered with this status and sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 @web.middleware
@@ -163,7 +154,7 @@ async def _errors_as_json(
     try:
         async with asyncio.timeout(HANDLER_S):
             return await handler(request)
-    except _Refused as error:
+    except Refused as error:
         status, sentence = error.status, str(error)
     except web.HTTPException as error:
         status, sentence = error.status, error.reason
@@ -181,26 +172,19 @@ async def _errors_as_json(
 
 async def _asked(request: web.Request) -> dict[str, Any]:
     """The arguments of a trigger, checked; what is left out has its default."""
-    try:
-        async with asyncio.timeout(BODY_S):
-            asked = json.loads(await request.read())
-    except TimeoutError:
-        raise _Refused(408, "the request did not arrive in time") from None
-    except (ValueError, RecursionError):
-        raise _Refused(400, "the request is not JSON") from None
-    if not isinstance(asked, dict) or asked.keys() - {"camera", "type", "risk", "confidence", "text"}:
-        raise _Refused(400, "a trigger is an object of camera, type, risk, confidence and text")
+    keys = ("camera", "type", "risk", "confidence", "text")
+    asked = await read_object(request, keys, "a trigger is an object of camera, type, risk, confidence and text")
     camera, type_, text = asked.get("camera"), asked.get("type", "trigger"), asked.get("text", "")
     if not (isinstance(camera, str) and camera):
-        raise _Refused(400, "camera is the name of a configured camera")
+        raise Refused(400, "camera is the name of a configured camera")
     if not (isinstance(type_, str) and 0 < len(type_) <= MAX_TYPE_LENGTH):
-        raise _Refused(400, f"type is a text of 1 to {MAX_TYPE_LENGTH} characters")
+        raise Refused(400, f"type is a text of 1 to {MAX_TYPE_LENGTH} characters")
     if not (isinstance(text, str) and len(text) <= MAX_TEXT_LENGTH):
-        raise _Refused(400, f"text has at most {MAX_TEXT_LENGTH} characters")
+        raise Refused(400, f"text has at most {MAX_TEXT_LENGTH} characters")
     try:
         (camera + type_ + text).encode()
     except UnicodeEncodeError:
-        raise _Refused(400, "a text holds half a character") from None
+        raise Refused(400, "a text holds half a character") from None
     return {
         "camera": camera,
         "type": type_,
@@ -213,14 +197,14 @@ async def _asked(request: web.Request) -> dict[str, Any]:
 def _risk(value: object) -> Risk:
     if isinstance(value, str) and value in set(Risk):
         return Risk(value)
-    raise _Refused(400, f"risk is one of {', '.join(Risk)}")
+    raise Refused(400, f"risk is one of {', '.join(Risk)}")
 
 
 def _confidence(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
-        raise _Refused(400, "confidence is a number from 0 to 1")
+        raise Refused(400, "confidence is a number from 0 to 1")
     return float(value)
 
 

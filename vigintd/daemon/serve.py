@@ -29,12 +29,13 @@ from vigintd.config import Settings, secrets_of
 from vigintd.control import SOCKET_NAME, check_path
 from vigintd.control.server import ControlServer
 from vigintd.daemon.answers import Answers
+from vigintd.daemon.link_answers import LinkAnswers
 from vigintd.detect import Detector, registry
 from vigintd.detect.watch import Watch, watch
 from vigintd.errors import PermanentError
 from vigintd.incident import Audience, Courier, Desk, Memory, Plan, Publisher, Recovery, Retention, Rooms, Story
 from vigintd.journal import Journal
-from vigintd.linkhost import LinkHost
+from vigintd.linkhost import Certificate, LinkHost, Proxies
 from vigintd.model import Detection
 from vigintd.publish import Host
 from vigintd.publish.tus import TusHost
@@ -215,6 +216,8 @@ class Daemon:
                 api_keys={"vigintd": api_key},
                 clock=self._clock,
                 language=settings.language,
+                proxies=Proxies(settings.linkhost.proxies, settings.linkhost.proxy_header),
+                certificate=Certificate(*files) if (files := settings.linkhost.certificate_files) else None,
             )
             unix_path = settings.runtime_path / LINKHOST_SOCKET
             await self._linkhost.start(listen=settings.linkhost.address, unix_path=unix_path)
@@ -264,7 +267,8 @@ class Daemon:
             publisher=self._publisher,
             clock=self._clock,
         )
-        control = ControlServer(self._settings.runtime_path / SOCKET_NAME, answers)
+        links = LinkAnswers(self._linkhost, self._journal)
+        control = ControlServer(self._settings.runtime_path / SOCKET_NAME, answers, links)
         await control.start()
         try:
             yield

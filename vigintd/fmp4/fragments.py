@@ -6,7 +6,7 @@ section 8.8).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from vigintd.fmp4.boxes import boxes, header, unpack, version_flags
@@ -19,8 +19,11 @@ MAX_HEADER_BYTES = 1 << 20
 _MAX_TICKS = 1 << 62
 """Times beyond this are nonsense, and would not fit where others store them."""
 
-_NON_SYNC_SAMPLE = 0x0001_0000
+NON_SYNC_SAMPLE = 0x0001_0000
 """`sample_is_non_sync_sample` (ISO/IEC 14496-12, section 8.8.3.1)."""
+
+OnMoof = Callable[[int, memoryview, Sequence[Track]], None]
+"""Takes where a `moof` box begins in the file, its body, and the tracks of the file."""
 
 _BEFORE_MOOV = frozenset({b"free", b"skip"})
 _BEFORE_MOOF = frozenset({b"free", b"skip", b"styp", b"sidx", b"prft", b"emsg", b"uuid"})
@@ -51,12 +54,15 @@ class FragmentParser:
     Media data is counted, not kept: what is held is never more than one `moov` or `moof` box.
     """
 
-    def __init__(self, offset: int = 0, tracks: Sequence[Track] = ()) -> None:
+    def __init__(self, offset: int = 0, tracks: Sequence[Track] = (), on_moof: OnMoof | None = None) -> None:
+        """`on_moof` is shown each `moof` that makes sense."""
+        self._on_moof = on_moof
         self.tracks: tuple[Track, ...] = tuple(tracks)
         """Known once the first fragment was whole."""
         self.whole_bytes = offset
         """Where the last whole fragment ends."""
-        self._position = offset
+        self.position = offset
+        """How far the file was fed."""
         self._held = bytearray()
         self._wanted = 8
         self._payload_left = 0
@@ -64,7 +70,8 @@ class FragmentParser:
         self._seen_ftyp = bool(self.tracks)
         self._pending: Fragment | None = None
         """What a `moof` said, until its `mdat` is whole."""
-        self._broken = ""
+        self.broken = ""
+        """Why nothing more can be fed; empty as long as it can."""
 
     def feed(self, data: bytes | memoryview) -> list[Fragment]:
         """The fragments that became whole by these bytes, which follow all bytes fed before.
@@ -77,29 +84,35 @@ class FragmentParser:
 
     def feed_into(self, data: bytes | memoryview, found: list[Fragment]) -> None:
         """As `feed`, into the caller's list: what was found before a fault is there when it raises."""
-        if self._broken:
-            raise ValueError(self._broken)
+        if self.broken:
+            raise ValueError(self.broken)
         try:
             self._consume(memoryview(data), found)
         except ValueError as error:
-            self._broken = str(error)
+            self.broken = str(error)
             raise
+
+    def skip(self, length_bytes: int, found: list[Fragment]) -> int:
+        """Pass over at most so many bytes that need not be read, and say how many; then `position` is what comes next."""
+        step = min(self._payload_left, length_bytes)
+        if step:
+            self._payload_left -= step
+            self.position += step
+            if not self._payload_left:
+                self._on_box_end(found)
+        return step
 
     def _consume(self, view: memoryview, found: list[Fragment]) -> None:
         at = 0
         while at < len(view):
-            if self._payload_left:
-                step = min(self._payload_left, len(view) - at)
-                self._payload_left -= step
-                self._position += step
-                done = not self._payload_left
-            else:
-                step = min(self._wanted - len(self._held), len(view) - at)
-                self._held += view[at : at + step]
-                self._position += step
-                done = len(self._held) == self._wanted and self._on_held(found)
+            if step := self.skip(len(view) - at, found):
+                at += step
+                continue
+            step = min(self._wanted - len(self._held), len(view) - at)
+            self._held += view[at : at + step]
+            self.position += step
             at += step
-            if done:
+            if len(self._held) == self._wanted and self._on_held(found):
                 self._on_box_end(found)
 
     def _on_held(self, found: list[Fragment]) -> bool:
@@ -134,7 +147,7 @@ class FragmentParser:
         else:
             allowed = kind == b"ftyp"
         if not allowed:
-            raise ValueError(f"a box {kind!r} at byte {self._position - len(self._held)} does not belong there")
+            raise ValueError(f"a box {kind!r} at byte {self.position - len(self._held)} does not belong there")
 
     def _on_kept(self, kind: bytes, body: memoryview, found: list[Fragment]) -> None:
         if kind == b"moov":
@@ -142,6 +155,8 @@ class FragmentParser:
             self._emit(Fragment(0, 0, 0, 0, is_key=False), found)
         else:
             self._pending = _read_moof(body, self.tracks)
+            if self._on_moof is not None:
+                self._on_moof(self.position - len(self._held), body, self.tracks)
 
     def _on_box_end(self, found: list[Fragment]) -> None:
         if self._kind == b"ftyp":
@@ -151,9 +166,9 @@ class FragmentParser:
             self._pending = None
 
     def _emit(self, fragment: Fragment, found: list[Fragment]) -> None:
-        length = self._position - self.whole_bytes
+        length = self.position - self.whole_bytes
         found.append(replace(fragment, offset_bytes=self.whole_bytes, length_bytes=length))
-        self.whole_bytes = self._position
+        self.whole_bytes = self.position
 
 
 def _read_moof(body: memoryview, tracks: Sequence[Track]) -> Fragment:
@@ -176,7 +191,7 @@ def _read_traf(body: memoryview, known: dict[int, Track]) -> tuple[Track, Fragme
     first_flags: int | None = None
     for kind, inner in boxes(body):
         if kind == b"tfhd":
-            track = _read_tfhd(inner, known)
+            track = read_tfhd(inner, known)
         elif kind == b"tfdt":
             version, _ = version_flags(inner)
             (start,) = unpack(">Q" if version else ">I", inner, 4)
@@ -194,10 +209,10 @@ def _read_traf(body: memoryview, known: dict[int, Track]) -> tuple[Track, Fragme
     end_90k = end * MEDIA_CLOCK_HZ // track.timescale_hz
     if max(end, end_90k) > _MAX_TICKS:
         raise ValueError("a time beyond all sense")
-    return track, Fragment(0, 0, start_90k, end_90k - start_90k, is_key=not first_flags & _NON_SYNC_SAMPLE)
+    return track, Fragment(0, 0, start_90k, end_90k - start_90k, is_key=not first_flags & NON_SYNC_SAMPLE)
 
 
-def _read_tfhd(body: memoryview, known: dict[int, Track]) -> Track:
+def read_tfhd(body: memoryview, known: Mapping[int, Track]) -> Track:
     """The track with the defaults of this fragment (section 8.8.7)."""
     _, flags = version_flags(body)
     (track_id,) = unpack(">I", body, 4)
@@ -209,6 +224,7 @@ def _read_tfhd(body: memoryview, known: dict[int, Track]) -> Track:
         track = replace(track, default_duration=unpack(">I", body, at)[0])
         at += 4
     if flags & 0x10:
+        track = replace(track, default_size=unpack(">I", body, at)[0])
         at += 4
     if flags & 0x20:
         track = replace(track, default_flags=unpack(">I", body, at)[0])

@@ -37,7 +37,8 @@ class Track:
     width_px: int = 0
     height_px: int = 0
     default_duration: int = 0
-    """Ticks of a sample whose fragment does not say (`trex`)."""
+    """Ticks of a sample whose fragment does not say (`trex`); size and flags likewise."""
+    default_size: int = 0
     default_flags: int = 0
 
     @property
@@ -83,7 +84,7 @@ def video_size(init: bytes | memoryview) -> tuple[int, int]:
 def read_moov(body: memoryview) -> tuple[Track, ...]:
     """The tracks in the body of a `moov` box, the first video track first; `ValueError` where it makes no sense."""
     tracks: dict[int, Track] = {}
-    defaults: dict[int, tuple[int, int]] = {}
+    defaults: dict[int, tuple[int, int, int]] = {}
     for kind, inner in boxes(body):
         if kind == b"trak":
             track = _read_trak(inner)
@@ -93,13 +94,14 @@ def read_moov(body: memoryview) -> tuple[Track, ...]:
         elif kind == b"mvex":
             for name, extends in boxes(inner):
                 if name == b"trex":
-                    track_id, _, duration, _, flags = unpack(">IIIII", extends, 4)
-                    defaults[track_id] = duration, flags
+                    track_id, _, duration, size, flags = unpack(">IIIII", extends, 4)
+                    defaults[track_id] = duration, size, flags
     if not tracks:
         raise ValueError("a moov box without a track")
-    for track_id, (duration, flags) in defaults.items():
+    for track_id, (duration, size, flags) in defaults.items():
         if track_id in tracks:
-            tracks[track_id] = replace(tracks[track_id], default_duration=duration, default_flags=flags)
+            extended = replace(tracks[track_id], default_duration=duration, default_size=size, default_flags=flags)
+            tracks[track_id] = extended
     return tuple(sorted(tracks.values(), key=lambda track: not track.is_video))
 
 

@@ -4,7 +4,10 @@ Owns its folder (database, link key, clips), its listeners and its pages. Knows 
 or spool, so that it can also run alone.
 """
 
+from vigintd.linkhost.certificate import Certificate
 from vigintd.linkhost.host import LinkHost
+from vigintd.linkhost.proxies import Proxies
 from vigintd.linkhost.store import AuditKind, AuditRow
+from vigintd.linkhost.wire import Refusal
 
-__all__ = ["AuditKind", "AuditRow", "LinkHost"]
+__all__ = ["AuditKind", "AuditRow", "Certificate", "LinkHost", "Proxies", "Refusal"]

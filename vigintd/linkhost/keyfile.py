@@ -1,6 +1,6 @@
-"""The file that holds the key of every link, outside the database.
+"""The small files beside the database: the key of every link, and how a note there is replaced durably.
 
-Owns its creation (once, durably), its mode and its reading. Blocking: called at start, off the loop.
+Owns the key's creation (once), its mode and its reading. Blocking: called off the loop.
 """
 
 from __future__ import annotations
@@ -37,16 +37,21 @@ def load_or_create(path: Path) -> bytes:
 
 def _create(path: Path) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
+    replace_durably(path, key)
+    return key
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """Write a file (mode 0600) anew so that after a crash it holds the old or the new, whole."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     fsync_folder(path.parent)
-    return key
 
 
 def fsync_folder(folder: Path) -> None:

@@ -6,15 +6,19 @@ Owns the sending; what may be sent to whom was decided before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiohttp import hdrs, web
 
 from vigintd import metrics
 from vigintd.clock import Clock
-from vigintd.linkhost.files import BLOCK_BYTES, Files, Outgoing
-from vigintd.linkhost.store import Clip, Part
+from vigintd.linkhost import connections
+from vigintd.linkhost.files import BLOCK_BYTES, Files
+from vigintd.linkhost.indexes import Film
+from vigintd.linkhost.passes import Pass
+from vigintd.linkhost.store import Part
 from vigintd.linkhost.web import Request
 from vigintd.linkhost.wire import Refusal
 
@@ -28,28 +32,32 @@ MAX_READERS = 100
 """Media answers at a time; beyond, 503."""
 
 
+Read = Callable[[int, int], Awaitable[bytes]]
+"""Takes offset and length; answers at most so many bytes, and fewer at the end."""
+
+
 class Sender:
     """Sends one part's bytes as one answer's body. `sent` counts what went to the connection."""
 
-    def __init__(self, file: Outgoing, request: Request, response: web.StreamResponse, clip: Clip, clock: Clock) -> None:
+    def __init__(self, read: Read, request: Request, response: web.StreamResponse, allowed: Pass, clock: Clock) -> None:
         self.sent = 0
-        self._file = file
+        self._read = read
         self._request = request
         self._response = response
-        self._clip = clip
+        self._allowed = allowed
         self._clock = clock
         self._end_s = asyncio.get_running_loop().time() + READER_S
 
     @property
     def over(self) -> bool:
-        """The clip's time, or this answer's, has passed."""
-        return asyncio.get_running_loop().time() > self._end_s or self._clip.expired(self._clock.now())
+        """The clip's time or this answer's has passed, or the link was revoked."""
+        return asyncio.get_running_loop().time() > self._end_s or self._allowed.over(self._clock.now())
 
     async def send(self, offset_bytes: int, length_bytes: int) -> None:
         """Send these bytes. Raises `ConnectionResetError`, with the connection broken off, where that cannot go on."""
         end = offset_bytes + length_bytes
         while offset_bytes < end:
-            block = await self._file.read(offset_bytes, min(BLOCK_BYTES, end - offset_bytes))
+            block = await self._read(offset_bytes, min(BLOCK_BYTES, end - offset_bytes))
             if not block or self.over:
                 self.break_off()
             try:
@@ -75,7 +83,7 @@ class Sender:
     def break_off(self) -> None:
         """End the connection at once, so that nobody takes what was sent for the whole."""
         if self._request.transport is not None:
-            self._request.transport.abort()
+            connections.reset(self._request.transport)
         raise ConnectionResetError
 
 
@@ -88,16 +96,18 @@ class Readers:
         self._free = limit
 
     @asynccontextmanager
-    async def sending(self, request: Request, response: web.StreamResponse, clip: Clip, part: Part) -> AsyncGenerator[Sender]:
-        """Begin the answer and lend a sender for its body."""
+    async def sending(
+        self, request: Request, response: web.StreamResponse, allowed: Pass, part: Part, film: Film
+    ) -> AsyncGenerator[Sender]:
+        """Begin the answer and lend a sender for its body: the part as it is, or as `film` says."""
         if self._free == 0:
             metrics.count("linkhost.too_many_readers")
             raise Refusal(503, "too many viewers at once", {hdrs.RETRY_AFTER: "5"})
         self._free -= 1
         try:
-            async with self._files.outgoing(clip.id, part.index) as file:
+            async with self._files.outgoing(part.clip_id, part.index) as file:
                 await response.prepare(request)
-                yield Sender(file, request, response, clip, self._clock)
+                yield Sender(partial(film.read, file), request, response, allowed, self._clock)
         except FileNotFoundError as error:
             raise Refusal(404, "the part is gone") from error
         finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jinja2
 from babel.core import negotiate_locale
-from babel.dates import format_datetime
+from babel.dates import format_datetime, format_timedelta
 from babel.numbers import format_decimal, format_percent
 
 from vigintd.linkhost.showing import ClipState, Showing, file_name
@@ -59,8 +59,8 @@ class Pages:
             lstrip_blocks=True,
         )
 
-    def clip(self, showing: Showing, token: str, accept_language: str) -> str:
-        """The page of a clip, for whoever holds `token`."""
+    def clip(self, showing: Showing, token: str, accept_language: str, length_s: float = 0) -> str:
+        """The page of a clip, for whoever holds `token`. `length_s` is that of all its parts, 0 where it is not known."""
         clip = showing.clip
         language = self.language(clip, accept_language)
         at = _moment(clip.metadata.get("at"))
@@ -79,10 +79,12 @@ class Pages:
             "risk_text": RISKS[language][_risk(clip)],
             "confidence": _confidence(clip, language),
             "analysis": _shown(clip, "text"),
+            "length": _length(length_s) if length_s else "",
             "size": _size(showing.size_bytes, language) if showing.size_bytes else "",
             "mismatched": showing.mismatched,
             "expires_at": clip.expires_at,
             "expires_text": _time_text(clip.expires_at, zone, language, seconds=False),
+            "expires_in": format_timedelta(clip.expires_at - showing.now, add_direction=True, locale=language),
             "parts": [
                 {
                     "index": part.index,
@@ -171,6 +173,13 @@ def _time_text(moment: datetime, zone: tzinfo, language: str, *, seconds: bool =
         return text
     offset = local.strftime("%z")
     return f"{text} (UTC{'' if offset == '+0000' else f'{offset[:3]}:{offset[3:5]}'})"
+
+
+def _length(length_s: float) -> str:
+    """As players write it: `0:20`, `1:02:03`."""
+    minutes, seconds = divmod(round(length_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _size(size_bytes: int, language: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -65,13 +66,14 @@ class Showing:
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
-    def status(self) -> dict[str, object]:
-        """For the page's script and for programs; holds nothing that the page does not."""
+    def status(self, seconds: Sequence[float] = ()) -> dict[str, object]:
+        """For the page's script and for programs; holds nothing that the page does not. `seconds` are the playable parts'."""
         return {
             "state": self.state,
             "version": self.version,
             "bytes": self.size_bytes,
             "verified": bool(self.parts) and all(part.sealed for part in self.parts),
+            "seconds": list(seconds),
             "expires_at": self.clip.expires_at.isoformat(),
             "parts": [
                 {

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from email.utils import format_datetime
+from http import HTTPStatus
 
 import structlog
 from aiohttp import hdrs, web
@@ -25,9 +26,12 @@ from vigintd.clock import Clock
 from vigintd.linkhost import tokens, wire
 from vigintd.linkhost.files import Files, Incoming, ShortFile
 from vigintd.linkhost.growth import Growth, Superseded, Turn, Turns
+from vigintd.linkhost.keeper import lost
+from vigintd.linkhost.keyring import Keyring
+from vigintd.linkhost.passes import Passes
 from vigintd.linkhost.store import AuditKind, AuditRow, Clip, Part, Store
 from vigintd.linkhost.tokens import Grant
-from vigintd.linkhost.web import BODY_IDLE_S, BODY_TOTAL_S, Handler, Request, Route, body, json_answer, json_body
+from vigintd.linkhost.web import BODY_IDLE_S, BODY_TOTAL_S, Handler, Request, Route, Stranger, body, json_answer, json_body
 from vigintd.linkhost.wire import CLIP_ID, PART, TUS_VERSION, Refusal, Scalar
 
 INIT_BYTES = 64 * 1024
@@ -51,6 +55,8 @@ class Uploads:
         store: Store,
         files: Files,
         growth: Growth,
+        passes: Passes,
+        keyring: Keyring,
         clock: Clock,
         link_key: bytes,
         base_url: Callable[[], str],
@@ -59,16 +65,13 @@ class Uploads:
         self._store = store
         self._files = files
         self._growth = growth
+        self._passes = passes
+        self._keyring = keyring
         self._clock = clock
         self._link_key = link_key
         self._base_url = base_url
         self._max_clip_bytes = max_clip_bytes
-        self._turns = Turns()
-        self._api_keys: list[tuple[str, bytes]] = []
-
-    async def read_api_keys(self) -> None:
-        """Take the API keys from the store; a request is compared with these hashes."""
-        self._api_keys = await self._store.api_keys()
+        self.turns = Turns()
 
     def routes(self) -> list[Route]:
         """Every place of the API."""
@@ -88,7 +91,7 @@ class Uploads:
 
     def _keyed(self, handler: _KeyedHandler) -> Handler:
         async def checked(request: Request, groups: Mapping[str, str]) -> web.StreamResponse:
-            name = self._key_name(request)
+            name = self.key_name(request)
             if request.headers.get("Tus-Resumable", TUS_VERSION) != TUS_VERSION:
                 raise Refusal(412, f"this host speaks tus {TUS_VERSION}", {"Tus-Version": TUS_VERSION})
             answer = await handler(request, groups, name)
@@ -97,19 +100,15 @@ class Uploads:
 
         return checked
 
-    def _key_name(self, request: Request) -> str:
-        """Whose API key the request bears; compares with every hash in constant time."""
+    def key_name(self, request: Request) -> str:
+        """Whose API key the request bears."""
         scheme, _, presented = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         if scheme.lower() != "bearer":
             presented = request.headers.get("X-API-Key", "")
-        digest = hashlib.sha256(presented.strip().encode("utf-8", "surrogateescape")).digest()
-        found = ""
-        for name, known in self._api_keys:
-            if hmac.compare_digest(digest, known):
-                found = name
+        found = self._keyring.name_of(presented)
         if not found:
             metrics.count("linkhost.wrong_api_key")
-            raise Refusal(401, "an API key is required", {hdrs.WWW_AUTHENTICATE: "Bearer", hdrs.CONNECTION: "close"})
+            raise Stranger(401, "an API key is required", {hdrs.WWW_AUTHENTICATE: "Bearer", hdrs.CONNECTION: "close"})
         return found
 
     async def _options(self, _request: Request, _groups: Mapping[str, str], _key: str) -> web.Response:
@@ -142,10 +141,12 @@ class Uploads:
         self._refuse_gone(clip)
         added = await self._store.add_part(clip.id, wanted.part, length_bytes, now)
         self._growth.changed(clip.id)
-        links = {grant.recipient: self._link(clip.id, grant) for grant in await self._store.grants(clip.id)}
+        recipients = await self._store.recipients(clip.id)
+        links = {known.grant.recipient: self._link(clip.id, known.grant) for known in recipients if not known.revoked_at}
+        revoked = [known.grant.recipient for known in recipients if known.revoked_at]
         return json_answer(
             201 if added else 200,
-            {"clip_id": clip.id, "links": links, "expires_at": clip.expires_at.isoformat()},
+            {"clip_id": clip.id, "links": links, "revoked": revoked, "expires_at": clip.expires_at.isoformat()},
             {hdrs.LOCATION: f"/api/v1/uploads/{clip.id}.{wanted.part}", **_expires(clip)},
         )
 
@@ -175,7 +176,7 @@ class Uploads:
                 length_bytes = self._within_bounds(wire.length(request.headers["Upload-Length"], "Upload-Length"))
             room = await self._room(part, length_bytes)
             async with self._incoming(part) as file:
-                received = await self._receive(request, turn, file, room)
+                received = await self._receive(request, turn, file, room, key)
                 if not hmac.compare_digest(await file.digest(), checksum):
                     metrics.count("linkhost.checksum_mismatch")
                     raise Refusal(wire.CHECKSUM_MISMATCH, "the body does not fit its checksum")
@@ -185,7 +186,20 @@ class Uploads:
         self._growth.changed(clip.id)
         return web.Response(status=204, headers={"Upload-Offset": str(offset + received), **_expires(clip)})
 
-    async def _receive(self, request: Request, turn: Turn, file: Incoming, room: int) -> int:
+    async def _receive(self, request: Request, turn: Turn, file: Incoming, room: int, key: str) -> int:
+        left = await self._keyring.room_bytes(key)
+        if left is None or left >= room:
+            return await self._take_in(request, turn, file, room)
+        try:
+            return await self._take_in(request, turn, file, left)
+        except Refusal as refusal:
+            if refusal.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                raise
+            metrics.count("linkhost.over_quota")
+            problem = f"the quota of this API key leaves {left} bytes; older clips must expire first, or it must be raised"
+            raise Refusal(507, problem, refusal.headers) from None
+
+    async def _take_in(self, request: Request, turn: Turn, file: Incoming, room: int) -> int:
         received = 0
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + BODY_TOTAL_S
@@ -227,12 +241,12 @@ class Uploads:
         }
         row = AuditRow(self._clock.now(), AuditKind.UPLOAD, part.clip_id, "", by.address, by.client, detail)
         if fits:
-            await self._store.seal(part, sha256, row)
+            await self._store.seal(part, sha256, row, await self._init(part))
             return
         metrics.count("linkhost.seal_mismatch")
         _log.warning("linkhost.seal_mismatch", clip=part.clip_id, part=part.index)
         # The offset first: whatever happens to the file then, nobody takes it for whole.
-        await self._store.reset(part, row, row.at)
+        await self._store.reset(part, row, mismatched=True)
         await self._files.remove(part.clip_id, part.index)
 
     async def _delete(self, request: Request, groups: Mapping[str, str], key: str) -> web.Response:
@@ -242,6 +256,7 @@ class Uploads:
             row = AuditRow(self._clock.now(), AuditKind.DELETED, clip.id, "", by.address, by.client, detail)
             await self._files.remove(clip.id, part.index)
             await self._store.remove_part(part, row)
+        self._passes.void(clip.id)
         self._growth.changed(clip.id)
         _log.info("linkhost.part_deleted", clip=clip.id, part=part.index)
         return web.Response(status=204)
@@ -249,7 +264,7 @@ class Uploads:
     async def _update(self, request: Request, groups: Mapping[str, str], key: str) -> web.Response:
         changes = wire.metadata(await json_body(request))
         # One at a time for a clip, so that no change is lost between reading and writing.
-        async with self._turns.take(groups["clip"], -1):
+        async with self.turns.take(groups["clip"], -1):
             clip = await self._clip(groups, key)
             merged = wire.metadata({**clip.metadata, **changes})
             if merged != clip.metadata:
@@ -279,7 +294,7 @@ class Uploads:
     async def _changing(self, groups: Mapping[str, str], key: str) -> AsyncGenerator[tuple[Turn, Clip, Part]]:
         """The turn at a part, and what it is then. Only the clip's own key makes another request hurry for it."""
         await self._upload(groups, key)
-        async with self._turns.take(groups["clip"], int(groups["part"])) as turn:
+        async with self.turns.take(groups["clip"], int(groups["part"])) as turn:
             yield turn, *await self._upload(groups, key)
 
     def _refuse_gone(self, clip: Clip) -> None:
@@ -311,7 +326,7 @@ class Uploads:
                 yield file
         except ShortFile as error:
             _log.error("linkhost.bytes_lost", clip=part.clip_id, part=part.index, error=str(error))
-            await self._store.reset(part, None, self._clock.now())
+            await self._store.reset(part, lost(part, self._clock.now()), mismatched=False)
             raise Refusal(409, "the offset is 0: bytes were lost here", {"Upload-Offset": "0"}) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -326,6 +341,14 @@ class Uploads:
             return await self._files.sha256(part.clip_id, part.index, part.offset_bytes)
         except FileNotFoundError:
             return ""
+
+    async def _init(self, part: Part) -> bytes | None:
+        """What stands before the part's fragments; None for what is none of ours."""
+        if part.offset_bytes == 0:
+            return None
+        head = await self._files.head(part.clip_id, part.index, min(INIT_BYTES, part.offset_bytes))
+        fragments, _ = fmp4.scan(head, strict=False)
+        return head[: fragments[0].length_bytes] if fragments else None
 
     async def _codec(self, part: Part, length_bytes: int) -> str:
         """The video codec as soon as the part's head is there; empty for what is none of ours."""

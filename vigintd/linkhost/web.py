@@ -15,17 +15,22 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import cast
 
 import structlog
 from aiohttp import hdrs, web
 
 from vigintd import metrics
-from vigintd.linkhost import connections, wire
+from vigintd.clock import Clock
+from vigintd.linkhost import connections, crowds, wire
+from vigintd.linkhost.proxies import Origin, Proxies, household
 from vigintd.linkhost.visitors import Visitor, client_family, truncated_address
 from vigintd.linkhost.wire import Refusal
 
 HEADERS_S = 15.0
 """A connection that has not brought a whole request head after so long, or is idle, is closed."""
+CROWD_RETRY_S = 5
+"""After which a household that has too much under way may ask again."""
 BODY_IDLE_S = 30.0
 """The longest silence within a body."""
 BODY_TOTAL_S = 3600.0
@@ -64,10 +69,13 @@ class Request(web.BaseRequest):
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
 
+    origin = Origin()
+    """Whom it is from, whatever stands between."""
+
     @property
     def visitor(self) -> Visitor:
         """Where it came from, as far as the record keeps it."""
-        return Visitor(truncated_address(self.remote), client_family(self.headers.get(hdrs.USER_AGENT)))
+        return Visitor(truncated_address(str(self.origin.address)), client_family(self.headers.get(hdrs.USER_AGENT)))
 
 
 Handler = Callable[[Request, Mapping[str, str]], Awaitable[web.StreamResponse]]
@@ -85,18 +93,29 @@ class Route:
     methods: Mapping[str, Handler]
 
 
-class Site:
-    """Finds the handler of each request and turns what it raises into an answer."""
+class Stranger(Refusal):
+    """Whoever asks has no right token or API key; too many of these from one household become 429."""
 
-    def __init__(self, routes: Sequence[Route], refuse: Refuse) -> None:
+
+class Site:
+    """Finds the handler of each request, for nobody too many at once, and turns what it raises into an answer."""
+
+    def __init__(self, routes: Sequence[Route], refuse: Refuse, *, proxies: Proxies, clock: Clock) -> None:
         self._routes = tuple(routes)
         self._refuse = refuse
+        self._proxies = proxies
+        self._clock = clock
+        self._crowd = crowds.Crowd()
+        self._guesses = crowds.Guesses()
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._told_of_clear = False
         self._server: connections.Server | None = None
 
     def server(self) -> web.Server:
         """The protocol factory for listeners."""
         self._server = connections.Server(
-            self._answer,  # type: ignore[arg-type]  # it takes our Request, which request_factory makes
+            self._answer,
+            self._proxies.household_of_peer,
             request_factory=_make_request,
             access_log=None,
             logger=_quiet_logger(),
@@ -109,11 +128,29 @@ class Site:
         )
         return self._server
 
+    async def aclose(self) -> None:
+        """End what is still under way. aiohttp waits for who is connected, and not for what strangers left behind."""
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
     async def _answer(self, request: Request) -> web.StreamResponse:
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._under_way.add(task)
+        try:
+            return await self._handled(request)
+        finally:
+            self._under_way.discard(task)
+
+    async def _handled(self, request: Request) -> web.StreamResponse:
         try:
             self._refuse_when_full()
+            request.origin = self._origin(request)
             handler, groups = self._find(request)
-            return await handler(request, groups)
+            return await self._within_share(request, handler, groups)
+        except Stranger as refusal:
+            return self._refused(request, self._counted(request, refusal))
         except Refusal as refusal:
             return self._refused(request, refusal)
         except ConnectionError:
@@ -124,6 +161,33 @@ class Site:
                 # The head is out; all that is left is to break off, so that nobody takes the rest for whole.
                 raise ConnectionResetError from error
             return self._refused(request, Refusal(500, "something went wrong here", {hdrs.CONNECTION: "close"}))
+
+    def _origin(self, request: Request) -> Origin:
+        tls = request.transport is not None and request.transport.get_extra_info("ssl_object") is not None
+        headers = request.headers
+        origin = self._proxies.origin(request.remote, lambda name: headers.getall(name, []), tls=tls)
+        if origin.in_the_clear and not self._told_of_clear:
+            self._told_of_clear = True
+            _log.warning("linkhost.in_the_clear", problem="links and keys travel without TLS; vigintd check says what to do")
+        return origin
+
+    async def _within_share(self, request: Request, handler: Handler, groups: Mapping[str, str]) -> web.StreamResponse:
+        # Whoever has an API key may bring the clips of many cameras at once.
+        whose = None if request.raw_path.startswith("/api/") else household(request.origin.address)
+        with self._crowd.one_more(whose) as free:
+            if not free:
+                metrics.count("linkhost.too_many_of_one_address")
+                raise Refusal(429, "too many requests at once from one address", {hdrs.RETRY_AFTER: str(CROWD_RETRY_S)})
+            return await handler(request, groups)
+
+    def _counted(self, request: Request, stranger: Refusal) -> Refusal:
+        """The answer to a wrong guess: as it is, or that there were too many."""
+        wait_s = self._guesses.wrong(household(request.origin.address), self._clock.monotonic_s())
+        if not wait_s:
+            return stranger
+        metrics.count("linkhost.too_many_guesses")
+        kept = {name: value for name, value in stranger.headers.items() if name == hdrs.CONNECTION}
+        return Refusal(429, "too many wrong tokens or keys from one address", {**kept, hdrs.RETRY_AFTER: str(wait_s)})
 
     def _refused(self, request: Request, refusal: Refusal) -> web.Response:
         answer = self._refuse(request, refusal)
@@ -199,9 +263,7 @@ async def body(request: Request, limit_bytes: int) -> AsyncGenerator[bytes]:
         raise Refusal(415, "no Content-Encoding here")
     if request.content_length is not None and request.content_length > limit_bytes:
         raise Refusal(413, f"more than the {limit_bytes} bytes that are left", {hdrs.CONNECTION: "close"})
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
+    await invite(request)
     left = limit_bytes
     while True:
         try:
@@ -214,6 +276,13 @@ async def body(request: Request, limit_bytes: int) -> AsyncGenerator[bytes]:
         if left < 0:
             raise Refusal(413, f"more than the {limit_bytes} bytes that are left", {hdrs.CONNECTION: "close"})
         yield piece
+
+
+async def invite(request: Request) -> None:
+    """Tell a client that waits for it to send its body (RFC 9110, section 10.1.1)."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
 
 async def json_body(request: Request) -> dict[str, object]:

@@ -102,7 +102,7 @@ def metadata(value: Mapping[str, object]) -> dict[str, Scalar]:
     for key, item in value.items():
         if item is not None and not isinstance(item, str | int | float | bool):
             raise Refusal(400, "metadata is a flat object of texts, numbers, true, false and null")
-        checked[_clean(key)] = _clean(item) if isinstance(item, str) else item
+        checked[clean(key)] = clean(item) if isinstance(item, str) else item
     if len(json.dumps(checked, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
         raise Refusal(413, f"metadata is larger than {MAX_METADATA_BYTES} bytes")
     return checked
@@ -147,18 +147,22 @@ def seal(value: Mapping[str, object]) -> tuple[int, str]:
     return length_bytes, sha256
 
 
+def recipient(name: object) -> str:
+    """Whom a link is for: an address or any other text."""
+    if not isinstance(name, str) or not name or name != clean(name):
+        raise Refusal(400, "each recipient is a text")
+    if len(name) > MAX_RECIPIENT_CHARS:
+        raise Refusal(413, f"a recipient is longer than {MAX_RECIPIENT_CHARS} characters")
+    return name
+
+
 def _recipients(text: str) -> tuple[str, ...]:
     value = _json(text.encode())
     if not isinstance(value, list) or not value:
         raise Refusal(400, "recipients is a JSON list of at least one")
     if len(value) > MAX_RECIPIENTS:
         raise Refusal(413, f"more than {MAX_RECIPIENTS} recipients")
-    for name in value:
-        if not isinstance(name, str) or not name or name != _clean(name):
-            raise Refusal(400, "each recipient is a text")
-        if len(name) > MAX_RECIPIENT_CHARS:
-            raise Refusal(413, f"a recipient is longer than {MAX_RECIPIENT_CHARS} characters")
-    return tuple(dict.fromkeys(value))
+    return tuple(dict.fromkeys(recipient(name) for name in value))
 
 
 def _expiry_h(text: str) -> float:
@@ -182,6 +186,6 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """`text` without NUL and lone surrogates, which a JSON text can hold and UTF-8 cannot."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()

@@ -259,8 +259,10 @@ def _wellformed(metadata: Mapping[str, str | int | float | bool | None]) -> dict
 
 def _publication(answer: Answer, request: ClipRequest) -> Publication:
     content = answer.json()
-    links = content.get("links")
-    if not isinstance(links, dict) or not all(isinstance(links.get(recipient), str) for recipient in request.recipients):
+    links, revoked = content.get("links"), content.get("revoked", [])
+    # Somebody whose link was revoked is given no other one, and is no reason not to publish for the rest.
+    wanted = [recipient for recipient in request.recipients if not (isinstance(revoked, list) and recipient in revoked)]
+    if not isinstance(links, dict) or not all(isinstance(links.get(recipient), str) for recipient in wanted):
         raise answer.foreign("no link for each recipient")
     try:
         expires_at = datetime.fromisoformat(content["expires_at"])
@@ -268,4 +270,4 @@ def _publication(answer: Answer, request: ClipRequest) -> Publication:
         raise answer.foreign("no time of expiry") from None
     if expires_at.tzinfo is None:
         raise answer.foreign("no time of expiry with its zone")
-    return Publication(request.clip_id, {recipient: links[recipient] for recipient in request.recipients}, expires_at)
+    return Publication(request.clip_id, {recipient: links[recipient] for recipient in wanted}, expires_at)
