@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vigintd import fmp4
+from vigintd.clock import SystemClock
 from vigintd.errors import PermanentError
 from vigintd.fmp4.boxes import header
 from vigintd.linkhost.store import Clip, Part, Store, StoreError
@@ -73,7 +74,7 @@ async def _reading(folder: Path) -> AsyncGenerator[Store | None]:
         yield None
         return
     try:
-        store = await Store.open_to_read(path)
+        store = await Store.open_to_read(path, SystemClock())
         try:
             yield store
         finally:

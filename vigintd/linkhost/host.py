@@ -87,7 +87,8 @@ class LinkHost:
 
     `api_keys` (name → key) are the ones that may upload; only their hashes are kept. `base_url` is where people
     reach it, and what each link begins with. `language` is for pages of which nothing better is known. What `proxies`
-    tell of their clients is believed. With a `certificate`, the TCP address speaks TLS and nothing else.
+    tell of their clients is believed. With a `certificate`, the TCP address speaks TLS and nothing else. While less than
+    `keep_free_bytes` of its disk are free, nothing is taken.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class LinkHost:
         max_clip_bytes: int = MAX_CLIP_BYTES,
         proxies: Proxies | None = None,
         certificate: Certificate | None = None,
+        keep_free_bytes: int = 0,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.port = 0
@@ -111,6 +113,7 @@ class LinkHost:
         self._max_clip_bytes = max_clip_bytes
         self._proxies = proxies or Proxies()
         self._certificate = certificate
+        self._keep_free_bytes = keep_free_bytes
         self._pages = Pages(language, root=urlsplit(self.base_url).path + "/")
         self._growth = Growth()
         self._passes = Passes()
@@ -194,7 +197,7 @@ class LinkHost:
 
     async def _open(self, life: AsyncExitStack) -> Site:
         try:
-            files = Files(self._folder / "clips")
+            files = Files(self._folder / "clips", keep_free_bytes=self._keep_free_bytes)
             self._folder.chmod(0o700)
             life.callback(files.close)
             link_key = await files.blocking(keyfile.load_or_create, self._folder / "link.key")

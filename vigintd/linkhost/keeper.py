@@ -6,6 +6,7 @@ finished by the next start.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from vigintd.linkhost.store import AuditKind, AuditRow, Head, Part, Store, Store
 from vigintd.linkhost.store.chain import START
 from vigintd.linkhost.wire import Scalar
 
+KEEP_S = 300.0
+"""So much lived time is lost at most when the machine loses its power."""
 LOG_HEAD_EVERY = timedelta(hours=24)
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +39,7 @@ class Keeper:
         self._passes = passes
         self._clock = clock
         self._head_path = head_path
+        self._kept_s = -math.inf
         self._noted: Head | None = None
         self._logged_at: datetime | None = None
 
@@ -46,11 +50,16 @@ class Keeper:
         await self._reset_lost()
 
     async def run_once(self) -> None:
-        """Delete the files of clips that have expired; their row and their record stay. Then note the record's head."""
-        while clip_ids := await self._store.expired(self._clock.now()):
-            for clip_id in clip_ids:
-                await self._expire(clip_id)
+        """Delete the files of clips whose time has passed, by lived time too; their row and their record stay.
+
+        Then note the record's head, and from time to time how far lived time has come.
+        """
+        for clip_id in await self._store.overdue():
+            await self._expire(clip_id)
         await self.note_head()
+        if self._clock.monotonic_s() >= self._kept_s + KEEP_S:
+            self._kept_s = self._clock.monotonic_s()
+            await self._store.keep_time()
 
     async def note_head(self) -> None:
         """Write beside the database how far the record goes, and once a day into the log, which others keep.

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from vigintd.errors import PermanentError
+from vigintd.failpoints import failpoint
 
 KEY_BYTES = 32
 
@@ -37,7 +38,9 @@ def load_or_create(path: Path) -> bytes:
 
 def _create(path: Path) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
+    failpoint("linkhost.make_key.before")
     replace_durably(path, key)
+    failpoint("linkhost.make_key.after")
     return key
 
 

@@ -122,7 +122,7 @@ class Links:
             advice = "" if clip.held else "; a clip that is needed longer is held: vigintd links hold"
             raise Refusal(409, f"a clip is kept for at most {LONGEST.days} days: {left_h} hours are left to extend by{advice}")
         row = self._row(AuditKind.EXTENDED, clip, by, {"hours": hours, "until": expires_at.isoformat()})
-        await self._store.extend(clip.id, expires_at, row)
+        await self._store.extend(clip, expires_at, row)
         self._passes.extend(clip.id, expires_at)
         self._growth.changed(clip.id)
         return expires_at
@@ -145,9 +145,7 @@ class Links:
             raise Refusal(400, f"a reason of at most {MAX_REASON_CHARS} characters is required: it stays in the record")
         if clip.deleted_at is not None:
             raise Refusal(410, "the clip is deleted; nothing is left to hold")
-        await self._store.hold(
-            clip.id, reason, clip.expires_at, self._row(AuditKind.HELD, clip, AT_COMMAND, {"reason": reason})
-        )
+        await self._store.hold(clip, reason, clip.expires_at, self._row(AuditKind.HELD, clip, AT_COMMAND, {"reason": reason}))
         _log.info("linkhost.held", clip=clip.id)
 
     async def release(self, clip: Clip) -> datetime:
@@ -156,7 +154,7 @@ class Links:
             raise Refusal(409, "the clip is not held")
         expires_at = min(clip.expires_at, max(clip.created_at + LONGEST, self._clock.now()))
         row = self._row(AuditKind.RELEASED, clip, AT_COMMAND, {"until": expires_at.isoformat()})
-        await self._store.hold(clip.id, "", expires_at, row)
+        await self._store.hold(clip, "", expires_at, row)
         self._passes.extend(clip.id, expires_at)
         _log.info("linkhost.released", clip=clip.id)
         return expires_at

@@ -163,7 +163,9 @@ class SparseAi:
 
     async def _keep(self, request: Request, clip_id: str, key: str, video: _Video) -> None:
         now, by = self._clock.now(), request.visitor
-        clip = Clip(clip_id, key, tokens.key_id(self._link_key), video.metadata, now, now, now + video.expiry)
+        kept_s, lived = video.expiry.total_seconds(), self._store.lived.now()
+        key_id = tokens.key_id(self._link_key)
+        clip = Clip(clip_id, key, key_id, video.metadata, now, now, now + video.expiry, kept_s, lived)
         if not await self._store.create(clip, (RECIPIENT,), by):
             await self._store.put_metadata(clip_id, video.metadata, now)  # an earlier try was cut short
         size_bytes = video.size_bytes

@@ -16,7 +16,7 @@ from vigintd.errors import PermanentError
 from vigintd.failpoints import failpoint
 from vigintd.linkhost.store.schema import SCHEMA_VERSION, prepare
 
-Value = str | int | bytes | None
+Value = str | int | float | bytes | None
 StoreError = aiosqlite.Error
 """What any call on the store may raise when the database cannot be used."""
 

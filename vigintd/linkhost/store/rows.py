@@ -90,6 +90,10 @@ class Clip:
     created_at: datetime
     changed_at: datetime
     expires_at: datetime
+    kept_s: float
+    """How long it is kept; its links lead nowhere from `expires_at` on."""
+    created_lived: datetime
+    """When it was created, in lived time (see `Store.may_go`)."""
     deleted_at: datetime | None = None
     held: str = ""
     """Why it is kept beyond its time, or empty."""
@@ -129,7 +133,7 @@ class Part:
         return self.sha256 is not None
 
 
-CLIP_COLUMNS = "id, owner, key_id, metadata, created_at, changed_at, expires_at, deleted_at, held"
+CLIP_COLUMNS = "id, owner, key_id, metadata, created_at, changed_at, expires_at, kept_s, created_lived, deleted_at, held"
 PART_COLUMNS = "clip_id, idx, offset, length, sha256, codec, mismatched, epoch, changed_at"
 AUDIT_COLUMNS = "seq, at, kind, clip_id, recipient, address, client, detail, hash"
 
@@ -146,10 +150,10 @@ def flat_json(values: Mapping[str, Scalar]) -> str:
 
 def clip_of(row: sqlite3.Row) -> Clip:
     """The clip of its `CLIP_COLUMNS`."""
-    clip_id, owner, key_id, metadata, created_at, changed_at, expires_at, deleted_at, held = row
-    created, changed, expires = map(datetime.fromisoformat, (created_at, changed_at, expires_at))
+    clip_id, owner, key_id, metadata, created_at, changed_at, expires_at, kept_s, created_lived, deleted_at, held = row
+    created, changed, expires, lived = map(datetime.fromisoformat, (created_at, changed_at, expires_at, created_lived))
     deleted = datetime.fromisoformat(deleted_at) if deleted_at else None
-    return Clip(clip_id, owner, key_id, json.loads(metadata), created, changed, expires, deleted, held)
+    return Clip(clip_id, owner, key_id, json.loads(metadata), created, changed, expires, kept_s, lived, deleted, held)
 
 
 def part_of(row: sqlite3.Row) -> Part:

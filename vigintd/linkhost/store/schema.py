@@ -105,7 +105,32 @@ CREATE TABLE api_key (
 ) STRICT;
 """
 
-STEPS = (_FIRST, _CHAINED)
+# Before, a clip went when the wall clock said so.
+_LIVED = """
+ALTER TABLE clip ADD COLUMN kept_s REAL NOT NULL DEFAULT 0;         -- how long the clip is kept, once there
+ALTER TABLE clip ADD COLUMN created_lived TEXT NOT NULL DEFAULT ''; -- `created_at` in lived time
+CREATE TABLE mark (
+    only_one    INTEGER PRIMARY KEY CHECK (only_one = 1),
+    lived       TEXT NOT NULL,
+    wall        TEXT NOT NULL,
+    boot_id     TEXT NOT NULL,
+    monotonic_s REAL NOT NULL
+) STRICT;
+"""
+
+AGED = (
+    "UPDATE clip SET created_lived = ?, kept_s = round(86400 * (julianday(expires_at) - julianday(created_at)))"
+    " WHERE created_lived = ''"
+)
+"""Clips of a database that knew no lived time are kept as long again."""
+
+MARK = (
+    "INSERT INTO mark (only_one, lived, wall, boot_id, monotonic_s) VALUES (1, ?, ?, ?, ?) ON CONFLICT (only_one)"
+    " DO UPDATE SET lived = excluded.lived, wall = excluded.wall, boot_id = excluded.boot_id,"
+    " monotonic_s = excluded.monotonic_s"
+)
+
+STEPS = (_FIRST, _LIVED, _CHAINED)
 """From each version of the schema to the next one; a new database takes them all."""
 
 _CHAINED_VERSION = STEPS.index(_CHAINED) + 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from vigintd.clock import Clock
+from vigintd.linkhost.store.aging import Aging
 from vigintd.linkhost.store.audit import Record, add
 from vigintd.linkhost.store.database import Database, number
 from vigintd.linkhost.store.keys import Keys
@@ -30,6 +31,7 @@ from vigintd.linkhost.store.rows import (
 from vigintd.linkhost.tokens import Grant
 from vigintd.linkhost.visitors import Visitor
 from vigintd.linkhost.wire import Scalar
+from vigintd.lived import Lived
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +45,61 @@ class Recipient:
 class Store:
     """The database as the host uses it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, aging: Aging, *, reading: bool = False) -> None:
+        self._reading = reading
         self._database = database
+        self._aging = aging
         self.record = Record(database)
         self.keys = Keys(database)
 
     @classmethod
-    async def open(cls, path: Path, clock: Clock) -> Self:
-        """Open or create the database in `path`. Raises `PermanentError` for one from a newer version."""
-        return cls(await Database.open(path, clock))
+    async def open(cls, path: Path, clock: Clock, *, boot: str | None = None) -> Self:
+        """Open or create the database in `path`. Raises `PermanentError` for one from a newer version.
+
+        `boot` is the machine's run (None: asked of the kernel).
+        """
+        database = await Database.open(path, clock)
+        try:
+            return cls(database, await Aging.begin(database, clock, boot=boot))
+        except BaseException:
+            await database.aclose()
+            raise
 
     @classmethod
-    async def open_to_read(cls, path: Path) -> Self:
-        """Open the database of a host that does not run; nothing in it can be changed. Raises `PermanentError`."""
-        return cls(await Database.open_to_read(path))
+    async def open_to_read(cls, path: Path, clock: Clock) -> Self:
+        """Open the database to look into it; nothing in it can be changed. Raises `PermanentError`."""
+        database = await Database.open_to_read(path)
+        return cls(database, Aging(database, clock, Lived(clock, None)), reading=True)
 
     async def aclose(self) -> None:
-        """Close the database."""
+        """Write down how far lived time has come, where it can be, and close the database."""
+        if not self._reading:
+            await self._aging.keep()
         await self._database.aclose()
+
+    @property
+    def lived(self) -> Lived:
+        """By which clips grow old."""
+        return self._aging.lived
+
+    async def keep_time(self) -> None:
+        """Write down how far lived time has come; what is not is lost with the power. Where it fails, that is said."""
+        await self._aging.keep()
+
+    def may_go(self, clip: Clip) -> bool:
+        """Its time has passed for good, whatever the wall clock becomes: its files may be deleted, nothing more is taken."""
+        return self._aging.may_go(clip)
 
     async def create(self, clip: Clip, recipients: Sequence[str], by: Visitor) -> bool:
         """Add a clip with its recipients, and write both down; False, and nothing done, where there is one already."""
         async with self._database.change("create") as connection:
             cursor = await connection.execute(
-                "INSERT INTO clip (id, owner, key_id, metadata, created_at, changed_at, expires_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO clip (id, owner, key_id, metadata, created_at, changed_at, expires_at, created_lived, kept_s) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
                     *(clip.id, clip.owner, clip.key_id, flat_json(clip.metadata)),
-                    *map(stamp, (clip.created_at, clip.changed_at, clip.expires_at)),
+                    *map(stamp, (clip.created_at, clip.changed_at, clip.expires_at, clip.created_lived)),
+                    clip.kept_s,
                 ),
             )
             if cursor.rowcount == 0:
@@ -137,18 +166,26 @@ class Store:
                 )
                 await add(connection, row)
 
-    async def extend(self, clip_id: str, expires_at: datetime, *rows: AuditRow) -> None:
-        """The clip's links live until then."""
+    async def renew(self, clip_id: str, expires_at: datetime) -> None:
+        """Let the clip's links live until then; how long the clip is kept stays."""
         async with self._database.change() as connection:
             await connection.execute("UPDATE clip SET expires_at = ? WHERE id = ?", (stamp(expires_at), clip_id))
-            for row in rows:
-                await add(connection, row)
 
-    async def hold(self, clip_id: str, reason: str, expires_at: datetime, row: AuditRow) -> None:
+    async def extend(self, clip: Clip, expires_at: datetime, row: AuditRow) -> None:
+        """The clip is kept, and its links live, until then."""
+        async with self._database.change() as connection:
+            await connection.execute(
+                "UPDATE clip SET expires_at = ?, kept_s = max(kept_s, ?) WHERE id = ?",
+                (stamp(expires_at), self._aging.kept_s(clip, expires_at), clip.id),
+            )
+            await add(connection, row)
+
+    async def hold(self, clip: Clip, reason: str, expires_at: datetime, row: AuditRow) -> None:
         """Keep the clip beyond its time, for `reason`; an empty one lets it go again, from `expires_at` on."""
         async with self._database.change() as connection:
             await connection.execute(
-                "UPDATE clip SET held = ?, expires_at = ? WHERE id = ?", (reason, stamp(expires_at), clip_id)
+                "UPDATE clip SET held = ?, expires_at = ?, kept_s = min(kept_s, ?) WHERE id = ?",
+                (reason, stamp(expires_at), clip.kept_s if reason else self._aging.kept_s(clip, expires_at), clip.id),
             )
             await add(connection, row)
 
@@ -238,13 +275,10 @@ class Store:
             )
             await add(connection, row)
 
-    async def expired(self, now: datetime, limit: int = 100) -> list[str]:
-        """Ids of clips that have expired, are not held, and are not deleted yet, oldest first."""
-        rows = await self._database.all(
-            "SELECT id FROM clip WHERE deleted_at IS NULL AND held = '' AND expires_at <= ? ORDER BY expires_at LIMIT ?",
-            *(stamp(now), limit),
-        )
-        return [str(row[0]) for row in rows]
+    async def overdue(self) -> list[str]:
+        """Ids of clips that may go and are not deleted yet, first those whose links expired first."""
+        sql = f"SELECT {CLIP_COLUMNS} FROM clip WHERE deleted_at IS NULL AND held = '' ORDER BY expires_at"  # noqa: S608 - constants
+        return [clip.id for clip in map(clip_of, await self._database.all(sql)) if self.may_go(clip)]
 
     async def bury(self, clip_id: str, rows: Iterable[AuditRow], now: datetime) -> None:
         """The clip's files are gone; its row and its record stay."""
