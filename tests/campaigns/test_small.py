@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.campaigns import many_cameras, reconnects, results
+from tests.campaigns import kill, many_cameras, reconnects, results
 from tests.campaigns.flapping import BREAKS
 from tests.campaigns.process import quantile
 
@@ -29,6 +29,15 @@ async def test_of_several_cameras_recorded_and_watched_no_packet_is_lost():
     assert figures.received == figures.sent >= 4 * 25
     assert figures.pictures > 0
     assert figures.rings_mb > 0
+
+
+async def test_daemons_that_are_killed_again_and_again_lose_nothing():
+    figures = await kill.measured(6, boxes=2, cameras=2)
+    assert figures.kills == 6
+    assert figures.acknowledged >= 1
+    assert (figures.lost, figures.wrong_clips, figures.faults) == ([], [], [])
+    assert figures.mails >= figures.incidents >= figures.acknowledged
+    assert figures.duplicates <= figures.kills
 
 
 def test_a_result_says_where_and_how_it_was_measured(tmp_path, monkeypatch, capsys):

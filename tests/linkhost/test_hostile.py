@@ -13,6 +13,7 @@ import pytest
 
 from tests.linkhost.client import CLIP, GUARD, OTHER_CLIP, OTHER_KEY, Client, b64, inside, path_of
 from tests.linkhost.videos import video
+from tests.manual_clock import ManualClock
 from vigintd import metrics
 from vigintd.linkhost import connections
 from vigintd.linkhost.files import Files
@@ -179,7 +180,7 @@ async def test_a_part_announced_again_is_another_one(client, tmp_path):
     """Who followed it before its deletion does not take the new one for the old."""
     await client.create()
     await client.create(part=1)
-    store = await Store.open(tmp_path / "linkhost" / "linkhost.sqlite3")
+    store = await Store.open(tmp_path / "linkhost" / "linkhost.sqlite3", ManualClock())
     try:
         before = await store.part(CLIP, 0)
         assert (await client.api("DELETE", f"/uploads/{CLIP}.0")).status == 204

@@ -111,7 +111,7 @@ def test_a_client_is_kept_by_its_family(agent, family):
 @given(st.dictionaries(st.sampled_from(["camera", "at"]), st.text(max_size=80)))
 def test_a_file_name_is_plain_whatever_the_metadata_holds(metadata):
     """Letters, digits and dashes, of bounded length."""
-    clip = Clip(CLIP, "nvr", "k", metadata, NOW, NOW, NOW)
+    clip = Clip(CLIP, "nvr", "k", metadata, NOW, NOW, NOW, 0, NOW)
     name = file_name(clip, 3)
     assert name.startswith("vigint-")
     assert name.endswith("4.mp4")

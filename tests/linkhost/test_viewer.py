@@ -54,9 +54,9 @@ async def test_every_wrong_token_gets_one_same_404_page(client):
 async def test_an_expired_link_is_gone_on_every_request(client, clock, host, tmp_path):
     """410 from the second of expiry, before and after the files were deleted, and over a wrong token still 404."""
     link = await client.publish(video(2))
-    clock.jump(48 * 3600 - 1)
+    await clock.advance(48 * 3600 - 1)
     assert (await client.ask("GET", link)).status == 200
-    clock.jump(1)
+    await clock.advance(1)
     for deleted in (False, True):
         for place in PLACES:
             answer = await client.ask("GET", link.replace(CLIP, CLIP + place))
@@ -393,7 +393,7 @@ async def test_an_answer_under_way_ends_at_expiry(client, host, clock, session):
     await client.append(pieces[0], 0)
     async with session.get(client.base + inside(link, "live/0.mp4")) as answer:
         await answer.content.readexactly(len(pieces[0]))
-        clock.jump(3600)
+        await clock.advance(3600)
         await host.run_once()
         with pytest.raises((aiohttp.ClientError, ConnectionError)):
             await answer.content.read()

@@ -19,6 +19,7 @@ from vigintd.config.settings import (
     Places,
     PublishSettings,
     Settings,
+    SpoolSettings,
     is_loopback,
     secrets_of,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Places",
     "PublishSettings",
     "Settings",
+    "SpoolSettings",
     "is_loopback",
     "load",
     "load_places",

@@ -8,6 +8,7 @@ when the next one begins. A file that is reset or removed is unlinked, so who re
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Callable
@@ -16,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from vigintd.failpoints import failpoint
 from vigintd.linkhost.keyfile import fsync_folder
 
 BLOCK_BYTES = 64 * 1024
@@ -90,10 +92,11 @@ class Outgoing:
 
 
 class Files:
-    """The folder of clips. `folder` is created with mode 0700."""
+    """The folder of clips, created with mode 0700. Nothing is taken while less than `keep_free_bytes` are free there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keep_free_bytes: int = 0) -> None:
         self.folder = folder
+        self._keep_free_bytes = keep_free_bytes
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="vigintd-linkhost")
         # A whole part takes seconds to hash; viewers need threads meanwhile.
@@ -120,7 +123,7 @@ class Files:
     async def incoming(self, clip_id: str, part: int, offset_bytes: int) -> AsyncGenerator[Incoming]:
         """Open a part for the bytes from `offset_bytes` on; what lay beyond is cut off, and again after a fault.
 
-        Raises `ShortFile`.
+        Raises `ShortFile`, and other `OSError` where the disk has no room.
         """
         descriptor, created = await self.blocking(self._open_at, clip_id, part, offset_bytes)
         try:
@@ -165,6 +168,9 @@ class Files:
 
     def _open_at(self, clip_id: str, part: int, offset_bytes: int) -> tuple[int, bool]:
         path = self.path(clip_id, part)
+        found = os.statvfs(self.folder)
+        if found.f_bavail * found.f_frsize < self._keep_free_bytes:
+            raise OSError(errno.ENOSPC, "what is left of the disk is kept free")
         created = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -186,8 +192,10 @@ class Files:
         return digest.hexdigest()
 
     def _remove(self, path: Path) -> None:
+        failpoint("linkhost.remove.before")
         path.unlink(missing_ok=True)
         fsync_folder(self.folder)
+        failpoint("linkhost.remove.after")
 
     def _names(self) -> list[tuple[str, int, Path]]:
         found = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ MAX_CLIP_BYTES = 8 * 1024**3
 """An hour at 18 Mbit/s."""
 
 EXPIRY_EVERY_S = 60.0
+KEEP_S = 300.0
+"""So much lived time is lost at most when the machine loses its power."""
 
 _BACKLOG = 128
 
@@ -43,7 +46,8 @@ class LinkHost:
     """One link host on one folder (created with mode 0700).
 
     `api_keys` (name → key) are the ones that may upload; only their hashes are kept. `base_url` is where people
-    reach it, and what each link begins with. `language` is for pages of which nothing better is known.
+    reach it, and what each link begins with. `language` is for pages of which nothing better is known. While less than
+    `keep_free_bytes` of its disk are free, nothing is taken.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class LinkHost:
         clock: Clock,
         language: str = "fr",
         max_clip_bytes: int = MAX_CLIP_BYTES,
+        keep_free_bytes: int = 0,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.port = 0
@@ -63,8 +68,10 @@ class LinkHost:
         self._api_keys = {name: hashlib.sha256(key.encode()).digest() for name, key in api_keys.items()}
         self._clock = clock
         self._max_clip_bytes = max_clip_bytes
+        self._keep_free_bytes = keep_free_bytes
         self._pages = Pages(language, root=urlsplit(self.base_url).path + "/")
         self._growth = Growth()
+        self._kept_s = -math.inf
         self._life = AsyncExitStack()
         self._store: Store | None = None
         self._files: Files | None = None
@@ -101,22 +108,24 @@ class LinkHost:
             await self._clock.sleep(EXPIRY_EVERY_S)
 
     async def run_once(self) -> None:
-        """Delete the files of clips that have expired; their row and their record stay."""
+        """Delete the files of clips whose time has passed, by lived time too; their row and their record stay."""
         store, files = self._opened()
-        while clip_ids := await store.expired(self._clock.now()):
-            for clip_id in clip_ids:
-                parts = await store.parts(clip_id)
-                for part in parts:
-                    await files.remove(clip_id, part.index)
-                now = self._clock.now()
-                size_bytes = sum(part.offset_bytes for part in parts)
-                rows = [
-                    AuditRow(now, AuditKind.EXPIRED, clip_id),
-                    AuditRow(now, AuditKind.DELETED, clip_id, detail={"bytes": size_bytes, "by": "expiry"}),
-                ]
-                await store.bury(clip_id, rows, now)
-                self._growth.changed(clip_id)
-                _log.info("linkhost.clip_expired", clip=clip_id, bytes=size_bytes)
+        for clip_id in await store.overdue():
+            parts = await store.parts(clip_id)
+            for part in parts:
+                await files.remove(clip_id, part.index)
+            now = self._clock.now()
+            size_bytes = sum(part.offset_bytes for part in parts)
+            rows = [
+                AuditRow(now, AuditKind.EXPIRED, clip_id),
+                AuditRow(now, AuditKind.DELETED, clip_id, detail={"bytes": size_bytes, "by": "expiry"}),
+            ]
+            await store.bury(clip_id, rows, now)
+            self._growth.changed(clip_id)
+            _log.info("linkhost.clip_expired", clip=clip_id, bytes=size_bytes)
+        if self._clock.monotonic_s() >= self._kept_s + KEEP_S:
+            self._kept_s = self._clock.monotonic_s()
+            await store.keep_time()
 
     async def audit(self, clip_id: str) -> list[AuditRow]:
         """The record of a clip, oldest first; empty for one that was never here."""
@@ -135,11 +144,11 @@ class LinkHost:
 
     async def _open(self, life: AsyncExitStack) -> Site:
         try:
-            files = Files(self._folder / "clips")
+            files = Files(self._folder / "clips", keep_free_bytes=self._keep_free_bytes)
             self._folder.chmod(0o700)
             life.callback(files.close)
             link_key = await files.blocking(keyfile.load_or_create, self._folder / "link.key")
-            store = await Store.open(self._folder / "linkhost.sqlite3")
+            store = await Store.open(self._folder / "linkhost.sqlite3", self._clock)
         except (OSError, StoreError) as error:
             raise PermanentError(f"the link host cannot use its folder {self._folder}: {error}") from error
         life.push_async_callback(store.aclose)

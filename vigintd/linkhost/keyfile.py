@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from vigintd.errors import PermanentError
+from vigintd.failpoints import failpoint
 
 KEY_BYTES = 32
 
@@ -44,8 +45,10 @@ def _create(path: Path) -> bytes:
         file.write(key)
         file.flush()
         os.fsync(file.fileno())
+    failpoint("linkhost.make_key.before")
     temporary.replace(path)
     fsync_folder(path.parent)
+    failpoint("linkhost.make_key.after")
     return key
 
 

@@ -1,6 +1,6 @@
 """The link host's own database: clips, their parts, who may see them, and the record of every touch.
 
-Owns `linkhost.sqlite3`, its schema and every statement on it. Each change has committed, synchronously to disk
+Owns `linkhost.sqlite3` and every statement on it. Each change has committed, synchronously to disk
 (WAL, synchronous=FULL), when its call returns. Nothing in it opens a clip: of API keys it holds hashes, of
 links only whom they are for. Rows of clips that are gone stay, with their record.
 """
@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Self
 
 import aiosqlite
+import structlog
 
 from vigintd import metrics
-from vigintd.errors import PermanentError
+from vigintd.clock import Clock
+from vigintd.failpoints import failpoint
+from vigintd.linkhost.schema import AGED, MARK, prepare
 from vigintd.linkhost.tokens import Grant
 from vigintd.linkhost.visitors import Visitor
 from vigintd.linkhost.wire import Scalar
-
-SCHEMA_VERSION = 1
-"""`PRAGMA user_version` of what this code reads and writes."""
+from vigintd.lived import Lived, Mark, may_go
 
 MAX_AUDIT_ROWS = 10_000
 """Of one clip; at the edge one last row says that the record is full, and what comes after is only counted."""
@@ -35,55 +36,11 @@ MAX_AUDIT_ROWS = 10_000
 StoreError = aiosqlite.Error
 """What any call may raise when the database cannot be used."""
 
-_SCHEMA = """
-CREATE TABLE api_key (
-    sha256      BLOB PRIMARY KEY,
-    name        TEXT NOT NULL
-) STRICT;
-CREATE TABLE clip (
-    id          TEXT PRIMARY KEY,
-    owner       TEXT NOT NULL,           -- name of the API key that created it
-    key_id      TEXT NOT NULL,           -- which link key its links are made with
-    metadata    TEXT NOT NULL,           -- JSON object
-    created_at  TEXT NOT NULL,           -- ISO 8601 in UTC, as every time here
-    changed_at  TEXT NOT NULL,
-    expires_at  TEXT NOT NULL,
-    deleted_at  TEXT
-) STRICT;
-CREATE INDEX clip_to_expire ON clip (expires_at) WHERE deleted_at IS NULL;
-CREATE TABLE recipient (
-    clip_id     TEXT NOT NULL REFERENCES clip (id),
-    name        TEXT NOT NULL,
-    generation  INTEGER NOT NULL,
-    PRIMARY KEY (clip_id, name)
-) STRICT;
-CREATE TABLE part (
-    clip_id     TEXT NOT NULL REFERENCES clip (id),
-    idx         INTEGER NOT NULL,
-    offset      INTEGER NOT NULL,        -- bytes that are on disk and checked
-    length      INTEGER,                 -- declared by the uploader, or by the seal
-    sha256      TEXT,                    -- of the whole part, once sealed
-    codec       TEXT NOT NULL,           -- RFC 6381, or empty as long as it is not known
-    mismatched  INTEGER NOT NULL,        -- the last seal did not fit the bytes
-    epoch       INTEGER NOT NULL,        -- another one each time that it begins anew, also after a deletion
-    changed_at  TEXT NOT NULL,
-    PRIMARY KEY (clip_id, idx)
-) STRICT;
-CREATE TABLE audit (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    clip_id     TEXT NOT NULL,
-    at          TEXT NOT NULL,
-    kind        TEXT NOT NULL,
-    recipient   TEXT NOT NULL,
-    address     TEXT NOT NULL,           -- truncated
-    client      TEXT NOT NULL,
-    detail      TEXT NOT NULL            -- JSON object
-) STRICT;
-CREATE INDEX audit_by_clip ON audit (clip_id, id);
-"""
+_CLIP = "id, owner, key_id, metadata, created_at, changed_at, expires_at, kept_s, created_lived, deleted_at"
 
+_log = structlog.get_logger(__name__)
 
-_Value = str | int | bytes | None
+_Value = str | int | float | bytes | None
 
 
 class AuditKind(StrEnum):
@@ -127,6 +84,10 @@ class Clip:
     created_at: datetime
     changed_at: datetime
     expires_at: datetime
+    kept_s: float
+    """How long it is kept; its links lead nowhere from `expires_at` on."""
+    created_lived: datetime
+    """When it was created, in lived time (see `Store.may_go`)."""
     deleted_at: datetime | None = None
 
     @property
@@ -167,24 +128,51 @@ class Part:
 class Store:
     """The database, opened. One connection, used from the loop; changes take their turn."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, clock: Clock, lived: Lived) -> None:
+        self.lived = lived
+        """By which clips grow old."""
         self._connection = connection
+        self._clock = clock
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        """Open or create the database in `path`. Raises `PermanentError` for one from a newer version."""
+    async def open(cls, path: Path, clock: Clock, *, boot: str | None = None) -> Self:
+        """Open or create the database in `path`. Raises `PermanentError` for one from a newer version.
+
+        `boot` is the machine's run (None: asked of the kernel).
+        """
         connection = await aiosqlite.connect(path, isolation_level=None)
         try:
-            await _prepare(connection, path)
+            await prepare(connection, path)
+            marks = await connection.execute_fetchall("SELECT lived, wall, boot_id, monotonic_s FROM mark")
+            store = cls(connection, clock, Lived(clock, next((_mark(row) for row in marks), None), boot=boot))
+            await connection.execute(AGED, (_text(store.lived.now()),))
         except BaseException:
             await connection.close()
             raise
-        return cls(connection)
+        return store
 
     async def aclose(self) -> None:
         """Close the database."""
+        await self.keep_time()
         await self._connection.close()
+
+    async def keep_time(self) -> None:
+        """Write down how far lived time has come; what is not is lost with the power. Where it fails, that is said."""
+        mark = self.lived.mark()
+        async with self._turn:
+            try:
+                await self._connection.execute(MARK, (_text(mark.lived), _text(mark.wall), mark.boot_id, mark.monotonic_s))
+            except StoreError as error:
+                _log.warning("linkhost.time_unkept", error=str(error))
+
+    def may_go(self, clip: Clip) -> bool:
+        """Its time has passed for good, whatever the wall clock becomes: its files may be deleted, nothing more is taken."""
+        return may_go(
+            kept_s=clip.kept_s,
+            lived_s=(self.lived.now() - clip.created_lived).total_seconds(),
+            wall_says_so=clip.expired(self._clock.now()),
+        )
 
     async def replace_api_keys(self, digests: Mapping[str, bytes]) -> None:
         """These names and SHA-256 digests are the API keys from now on."""
@@ -200,16 +188,18 @@ class Store:
 
     async def create(self, clip: Clip, recipients: Sequence[str], by: Visitor) -> bool:
         """Add a clip with its recipients, and write both down; False, and nothing done, where there is one already."""
-        async with self._change():
+        async with self._change("create"):
             cursor = await self._connection.execute(
-                "INSERT INTO clip (id, owner, key_id, metadata, created_at, changed_at, expires_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO clip (id, owner, key_id, metadata, created_at, changed_at, expires_at, kept_s, created_lived) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
                     clip.id,
                     clip.owner,
                     clip.key_id,
                     json.dumps(dict(clip.metadata), ensure_ascii=False),
                     *map(_text, (clip.created_at, clip.changed_at, clip.expires_at)),
+                    clip.kept_s,
+                    _text(clip.created_lived),
                 ),
             )
             if cursor.rowcount == 0:
@@ -227,10 +217,13 @@ class Store:
 
     async def clip(self, clip_id: str) -> Clip | None:
         """The clip of that id, also when it is gone."""
-        rows = await self._all(
-            "SELECT id, owner, key_id, metadata, created_at, changed_at, expires_at, deleted_at FROM clip WHERE id = ?", clip_id
-        )
+        rows = await self._all(f"SELECT {_CLIP} FROM clip WHERE id = ?", clip_id)  # noqa: S608 - a constant
         return _clip(rows[0]) if rows else None
+
+    async def renew(self, clip_id: str, expires_at: datetime) -> None:
+        """Let the clip's links live until then; how long the clip is kept stays."""
+        async with self._change():
+            await self._connection.execute("UPDATE clip SET expires_at = ? WHERE id = ?", (_text(expires_at), clip_id))
 
     async def grants(self, clip_id: str) -> list[Grant]:
         """Whom the clip's links are for, in the order of their creation."""
@@ -239,7 +232,7 @@ class Store:
 
     async def put_metadata(self, clip_id: str, metadata: Mapping[str, Scalar], now: datetime) -> None:
         """Put the clip's metadata in this place."""
-        async with self._change():
+        async with self._change("put_metadata"):
             await self._connection.execute(
                 "UPDATE clip SET metadata = ?, changed_at = ? WHERE id = ?",
                 (json.dumps(dict(metadata), ensure_ascii=False), _text(now), clip_id),
@@ -247,7 +240,7 @@ class Store:
 
     async def add_part(self, clip_id: str, index: int, length_bytes: int | None, now: datetime) -> bool:
         """Announce a part; False where it is known."""
-        async with self._change():
+        async with self._change("add_part"):
             cursor = await self._connection.execute(
                 "INSERT INTO part VALUES (?, ?, 0, ?, NULL, '', 0, random() >> 2, ?) ON CONFLICT DO NOTHING",
                 (clip_id, index, length_bytes, _text(now)),
@@ -269,7 +262,7 @@ class Store:
 
     async def commit(self, part: Part, offset_bytes: int, codec: str, length_bytes: int | None, now: datetime) -> None:
         """Bytes up to `offset_bytes` of the part are on disk and checked."""
-        async with self._change():
+        async with self._change("commit"):
             await self._connection.execute(
                 "UPDATE part SET offset = ?, codec = ?, length = ?, changed_at = ? WHERE clip_id = ? AND idx = ?",
                 (offset_bytes, codec, length_bytes, _text(now), part.clip_id, part.index),
@@ -277,7 +270,7 @@ class Store:
 
     async def seal(self, part: Part, sha256: str, row: AuditRow) -> None:
         """The part is whole and its hash is right."""
-        async with self._change():
+        async with self._change("seal"):
             await self._connection.execute(
                 "UPDATE part SET sha256 = ?, length = offset, mismatched = 0, changed_at = ? WHERE clip_id = ? AND idx = ?",
                 (sha256, _text(row.at), part.clip_id, part.index),
@@ -305,16 +298,14 @@ class Store:
             )
             await self._write_down(row)
 
-    async def expired(self, now: datetime, limit: int = 100) -> list[str]:
-        """Ids of clips that have expired and are not deleted yet, oldest first."""
-        rows = await self._all(
-            "SELECT id FROM clip WHERE deleted_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?", _text(now), limit
-        )
-        return [str(row[0]) for row in rows]
+    async def overdue(self) -> list[str]:
+        """Ids of clips that may go and are not deleted yet, first those whose links expired first."""
+        rows = await self._all(f"SELECT {_CLIP} FROM clip WHERE deleted_at IS NULL ORDER BY expires_at")  # noqa: S608 - a constant
+        return [clip.id for clip in map(_clip, rows) if self.may_go(clip)]
 
     async def bury(self, clip_id: str, rows: Iterable[AuditRow], now: datetime) -> None:
         """The clip's files are gone; its row and its record stay."""
-        async with self._change():
+        async with self._change("bury"):
             await self._connection.execute("UPDATE clip SET deleted_at = ? WHERE id = ?", (_text(now), clip_id))
             for row in rows:
                 await self._write_down(row)
@@ -349,26 +340,19 @@ class Store:
             return list(await self._connection.execute_fetchall(sql, arguments))
 
     @asynccontextmanager
-    async def _change(self) -> AsyncGenerator[None]:
+    async def _change(self, what: str = "change") -> AsyncGenerator[None]:
         async with self._turn:
             await self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                failpoint(f"linkhost.{what}.before")
                 await self._connection.execute("COMMIT")
+                failpoint(f"linkhost.{what}.after")
             except BaseException:
                 # A cancelled statement still runs in its thread; this one is queued behind it.
                 if self._connection.in_transaction:
                     await self._connection.execute("ROLLBACK")
                 raise
-
-
-async def _prepare(connection: aiosqlite.Connection, path: Path) -> None:
-    await connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
-    version = await _number(connection, "PRAGMA user_version")
-    if version == 0:
-        await connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-    elif version != SCHEMA_VERSION:
-        raise PermanentError(f"{path} was written by a newer vigintd (schema {version}); install that version again")
 
 
 async def _number(connection: aiosqlite.Connection, sql: str, *arguments: _Value) -> int:
@@ -382,10 +366,15 @@ def _text(moment: datetime) -> str:
 
 
 def _clip(row: sqlite3.Row) -> Clip:
-    clip_id, owner, key_id, metadata, created_at, changed_at, expires_at, deleted_at = row
-    created, changed, expires = map(datetime.fromisoformat, (created_at, changed_at, expires_at))
+    clip_id, owner, key_id, metadata, created_at, changed_at, expires_at, kept_s, created_lived, deleted_at = row
+    created, changed, expires, lived = map(datetime.fromisoformat, (created_at, changed_at, expires_at, created_lived))
     deleted = datetime.fromisoformat(deleted_at) if deleted_at else None
-    return Clip(clip_id, owner, key_id, json.loads(metadata), created, changed, expires, deleted)
+    return Clip(clip_id, owner, key_id, json.loads(metadata), created, changed, expires, kept_s, lived, deleted)
+
+
+def _mark(row: sqlite3.Row) -> Mark:
+    lived, wall, boot_id, monotonic_s = row
+    return Mark(datetime.fromisoformat(lived), datetime.fromisoformat(wall), boot_id, monotonic_s)
 
 
 def _part(row: sqlite3.Row) -> Part:

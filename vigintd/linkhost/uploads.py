@@ -14,6 +14,7 @@ import hmac
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
 
@@ -22,6 +23,7 @@ from aiohttp import hdrs, web
 
 from vigintd import fmp4, metrics
 from vigintd.clock import Clock
+from vigintd.failpoints import failpoint
 from vigintd.linkhost import tokens, wire
 from vigintd.linkhost.files import Files, Incoming, ShortFile
 from vigintd.linkhost.growth import Growth, Superseded, Turn, Turns
@@ -132,7 +134,8 @@ class Uploads:
                 raise Refusal(404, "no such clip; part 0 announces it")
             expires_at = now + timedelta(hours=announced.expiry_h)
             key_id = tokens.key_id(self._link_key)
-            clip = Clip(wanted.clip_id, key, key_id, announced.metadata, now, now, expires_at)
+            kept_s, lived = announced.expiry_h * 3600, self._store.lived.now()
+            clip = Clip(wanted.clip_id, key, key_id, announced.metadata, now, now, expires_at, kept_s, lived)
             if await self._store.create(clip, announced.recipients, request.visitor):
                 _log.info("linkhost.clip_created", clip=clip.id, recipients=len(announced.recipients))
             # Two may ask at once; what stands in the store is the answer to both.
@@ -140,6 +143,7 @@ class Uploads:
         if clip.owner != key:
             raise Refusal(409, "this clip belongs to another API key")
         self._refuse_gone(clip)
+        clip = await self._renewed(clip)
         added = await self._store.add_part(clip.id, wanted.part, length_bytes, now)
         self._growth.changed(clip.id)
         links = {grant.recipient: self._link(clip.id, grant) for grant in await self._store.grants(clip.id)}
@@ -179,7 +183,9 @@ class Uploads:
                 if not hmac.compare_digest(await file.digest(), checksum):
                     metrics.count("linkhost.checksum_mismatch")
                     raise Refusal(wire.CHECKSUM_MISMATCH, "the body does not fit its checksum")
+                failpoint("linkhost.append.before")
                 await file.sync()
+                failpoint("linkhost.append.after")
             codec = part.codec or await self._codec(part, offset + received)
             await self._store.commit(part, offset + received, codec, length_bytes, self._clock.now())
         self._growth.changed(clip.id)
@@ -269,11 +275,24 @@ class Uploads:
         if clip is None or clip.owner != key:
             raise Refusal(404, "no such upload")
         part = await self._store.part(clip.id, int(groups["part"]))
-        if part is None and not clip.expired(self._clock.now()):
+        if part is None and not self._store.may_go(clip):
             raise Refusal(404, "no such upload")
         self._refuse_gone(clip)
         assert part is not None
         return clip, part
+
+    async def _renewed(self, clip: Clip) -> Clip:
+        """Where only the wall clock says that the clip's time has passed, its links live anew: somebody is owed one still.
+
+        The clock was set, or the box was off for long. How long the clip is kept stays.
+        """
+        now = self._clock.now()
+        if not clip.expired(now):
+            return clip
+        renewed = replace(clip, expires_at=now + timedelta(seconds=clip.kept_s))
+        await self._store.renew(clip.id, renewed.expires_at)
+        _log.warning("linkhost.clip_renewed", clip=clip.id, expired_at=clip.expires_at.isoformat())
+        return renewed
 
     @asynccontextmanager
     async def _changing(self, groups: Mapping[str, str], key: str) -> AsyncGenerator[tuple[Turn, Clip, Part]]:
@@ -283,7 +302,7 @@ class Uploads:
             yield turn, *await self._upload(groups, key)
 
     def _refuse_gone(self, clip: Clip) -> None:
-        if clip.gone(self._clock.now()):
+        if clip.deleted_at is not None or self._store.may_go(clip):
             raise Refusal(410, "this clip has expired or was deleted")
 
     def _declared_length(self, request: Request) -> int | None:
