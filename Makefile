@@ -8,7 +8,7 @@ JOBS   ?= 2
 PREFIX ?= /opt/vigintd
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check lint types floors test bench bench-detection campaign-reconnects campaign-64-cameras campaign-uploads lock install clean
+.PHONY: help setup run demo check lint types floors test bench bench-detection campaign-reconnects campaign-64-cameras campaign-kill campaign-kill-points campaign-machine campaign-uploads lock install clean
 
 help: ## print the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,7 @@ test: $(STAMP) ## all tests; what this machine lacks is skipped with its reason 
 
 bench: $(STAMP) ## figures of this machine, printed and never asserted
 	$(BIN)/python tests/bench/alerting.py $(ARGS)
+	$(BIN)/python -m tests.bench.triggers
 	$(BIN)/python -m tests.bench.viewing
 
 bench-detection: $(STAMP) ## adaptive detection beside full decoding: what each finds, and at what CPU
@@ -57,6 +58,15 @@ campaign-reconnects: $(STAMP) ## 1,000 reconnects of one camera: threads, descri
 
 campaign-64-cameras: $(STAMP) ## 64 cameras in one process: packets lost, loop lag, CPU (ARGS="--write" for docs/bench)
 	$(BIN)/python -m tests.campaigns.many_cameras $(ARGS)
+
+campaign-kill: $(STAMP) ## 500 kills at random: what is lost, sent twice or left behind (ARGS="--write" for docs/bench)
+	$(BIN)/python -m tests.campaigns.kill $(ARGS)
+
+campaign-kill-points: $(STAMP) ## a kill at every failpoint there is; make test has some of each kind
+	VIGINTD_EVERY_POINT=1 $(BIN)/pytest tests/daemon/test_kill_matrix.py $(ARGS)
+
+campaign-machine: $(STAMP) ## journal and ladder against a model, 1,000 random examples; make test has a few that stay the same
+	VIGINTD_MACHINE_EXAMPLES=1000 $(BIN)/pytest -rA tests/incident/test_machine.py $(ARGS)
 
 campaign-uploads: $(STAMP) ## a 5 GB upload and ten viewers: the link host's memory (ARGS="--write" for docs/bench)
 	$(BIN)/python -m tests.campaigns.uploads $(ARGS)

@@ -20,7 +20,7 @@ class Clock(Protocol):
     """What the rest of the code knows of time. `monotonic_s` and `now` may be called from any thread."""
 
     def monotonic_s(self) -> float:
-        """Seconds on a clock that never goes back; only differences mean anything."""
+        """Seconds on a clock that never goes back, one for all processes of a machine; only differences mean anything."""
         ...
 
     def now(self) -> datetime:

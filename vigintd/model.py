@@ -193,6 +193,8 @@ class NoVideo(StrEnum):
     """The host refused the clip for good."""
     UNRECORDED = "unrecorded"
     """There was nothing to record."""
+    UNSTORED = "unstored"
+    """The disk took nothing of it: it is full, read-only or failing."""
     UNWRITTEN = "unwritten"
     """The incident could not be written to the journal, and so nothing of it is kept."""
 
@@ -256,3 +258,35 @@ class Alert:
     no_video: NoVideo | None = None
     """Why there is no link; None when there is one."""
     snapshot_jpeg: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingVideo:
+    """A video that somebody was told would follow, and that is not online yet."""
+
+    camera: str
+    at: datetime
+    """When the incident began."""
+    type: str
+    no_video: NoVideo | None
+    """Why it will not come by itself; None while it is still tried."""
+    until: datetime
+    """After this its link is promised no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """What one recipient is told once a day while videos are missing."""
+
+    recipient: str
+    language: str
+    """fr or en."""
+    site: str
+    day: str
+    """Which day's reminder this is: the same reminder, sent again, says the same here."""
+    missing: tuple[MissingVideo, ...]
+    """Newest first."""
+    more: int
+    """How many others there are beyond these."""
+    is_last: bool
+    """No other will follow for any of these."""

@@ -93,6 +93,7 @@ def test_the_english_alert_has_the_same_fields():
         (NoVideo.LATE, "le lien suivra"),
         (NoVideo.REFUSED, "a refusé l'enregistrement"),
         (NoVideo.UNRECORDED, "aucune image"),
+        (NoVideo.UNSTORED, "plein ou défaillant"),
         (NoVideo.UNWRITTEN, "disque plein"),
     ],
 )

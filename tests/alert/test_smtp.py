@@ -10,12 +10,14 @@ import time
 import pytest
 import trustme
 
-from tests.alert.conftest import PASSWORD, Clock, MailServer, example
+from tests.alert.conftest import NOW, PASSWORD, Clock, example
+from tests.real.mail_server import MailServer
 from vigintd import failpoints
 from vigintd.alert.smtp import MailChannel
 from vigintd.config import MailSettings
 from vigintd.errors import MailRefused, MailUnavailable
 from vigintd.failpoints import FailpointError
+from vigintd.model import MissingVideo, Reminder
 
 smtp = pytest.mark.smtp
 
@@ -50,6 +52,13 @@ async def test_an_alert_is_delivered_once_to_its_one_recipient(server: MailServe
     assert mail["Subject"] == "🚨 Alerte Vigint - vol à l'étalage - SECURITY"
 
 
+async def test_a_reminder_goes_the_way_of_an_alert(server: MailServer):
+    video = MissingVideo("entree", NOW, "motion", None, NOW)
+    await channel(server).remind(Reminder("gardien@exemple.fr", "fr", "Boutique Rivoli", "today", (video,), 0, is_last=False))
+    (envelope,) = server.delivered
+    assert (envelope.rcpt_tos, envelope.mail_from) == (["gardien@exemple.fr"], "alerte@exemple.fr")
+
+
 @smtp(login=("alerte", PASSWORD))
 async def test_nothing_but_the_request_for_tls_is_said_in_the_clear(server: MailServer):
     """Log-in, envelope and mail come after STARTTLS."""
@@ -61,8 +70,8 @@ async def test_nothing_but_the_request_for_tls_is_said_in_the_clear(server: Mail
 
 @smtp(tls="", login=("alerte", PASSWORD))
 async def test_a_server_without_starttls_gets_nothing(server: MailServer):
-    """STARTTLS is never opportunistic: without it neither password nor mail is sent."""
-    text = await fails(server, MailRefused, security="starttls")
+    """STARTTLS is never opportunistic: without it neither password nor mail is sent. Somebody may put it right."""
+    text = await fails(server, MailUnavailable, security="starttls")
     assert "offers no STARTTLS" in text
     assert 'security = "tls"' in text
     assert [command for command in server.commands if command != "QUIT"] == []
@@ -108,16 +117,27 @@ async def test_a_repaired_authority_is_read_again(server: MailServer, tmp_path):
     assert len(server.delivered) == 1
 
 
-STAGES = ("connect", "AUTH", "MAIL", "RCPT", "DATA")
+STAGES = ("connect", "EHLO", "AUTH", "MAIL", "RCPT", "DATA")
 LOGIN = ("alerte", PASSWORD)
 
 
-@pytest.mark.parametrize(
-    "at", [pytest.param(at, marks=smtp(at=at, answer="550 5.7.1 non merci", login=LOGIN)) for at in STAGES]
-)
-async def test_5yz_is_refused_at_every_stage(server: MailServer, at: str):
+def non_merci(*stages: str) -> list[object]:
+    return [pytest.param(at, marks=smtp(at=at, answer="550 5.7.1 non merci", login=LOGIN)) for at in stages]
+
+
+@pytest.mark.parametrize("at", non_merci("RCPT", "DATA"))
+async def test_5yz_to_this_mail_is_final(server: MailServer, at: str):
     """A permanent answer is permanent, and its words are passed on."""
     assert "(550 5.7.1 non merci)" in await fails(server, MailRefused)
+    assert server.fired
+
+
+@pytest.mark.parametrize("at", non_merci("connect", "EHLO", "STARTTLS", "AUTH", "MAIL"))
+async def test_5yz_to_every_mail_may_be_put_right(server: MailServer, at: str):
+    """The log-in, the sender, this machine's address: whoever mends it wants the alerts that waited."""
+    text = await fails(server, MailUnavailable)
+    assert "refused" in text
+    assert "(550 5.7.1 non merci)" in text
     assert server.fired
 
 
@@ -151,7 +171,7 @@ async def test_a_silent_server_costs_one_deadline_at_every_stage(server: MailSer
 @smtp(login=("alerte", "another password"))
 async def test_a_wrong_password_says_what_to_check(server: MailServer):
     """535 names the keys to look at, and not the password."""
-    text = await fails(server, MailRefused, password=PASSWORD)
+    text = await fails(server, MailUnavailable, password=PASSWORD)
     assert "535" in text
     assert "mail__password" in text
 
@@ -165,7 +185,7 @@ async def test_a_server_that_repeats_the_password_is_not_quoted(server: MailServ
 
 async def test_a_log_in_where_none_is_offered_says_so(server: MailServer):
     """Credentials for a server that wants none are a mistake in the settings."""
-    assert "leave mail.username" in await fails(server, MailRefused, username="alerte", password=PASSWORD)
+    assert "leave mail.username" in await fails(server, MailUnavailable, username="alerte", password=PASSWORD)
 
 
 @smtp(at="QUIT", do="silent")

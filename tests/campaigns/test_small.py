@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.campaigns import many_cameras, reconnects, results, uploads
+from tests.campaigns import kill, many_cameras, reconnects, results, uploads
 from tests.campaigns.flapping import BREAKS
 from tests.campaigns.process import quantile
 
@@ -38,6 +38,13 @@ async def test_of_an_upload_that_many_watch_the_host_holds_little():
     assert figures.sent_mb >= 5 * figures.size_mb
     assert figures.seek_p99_s > 0
     assert 0 < figures.grown_mb < 50
+async def test_daemons_that_are_killed_again_and_again_lose_nothing():
+    figures = await kill.measured(6, boxes=2, cameras=2)
+    assert figures.kills == 6
+    assert figures.acknowledged >= 1
+    assert (figures.lost, figures.wrong_clips, figures.faults) == ([], [], [])
+    assert figures.mails >= figures.incidents >= figures.acknowledged
+    assert figures.duplicates <= figures.kills
 
 
 def test_a_result_says_where_and_how_it_was_measured(tmp_path, monkeypatch, capsys):

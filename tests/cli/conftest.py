@@ -44,7 +44,7 @@ class Answers:
         if camera != "entree":
             raise ControlError(f"no camera is called {camera!r}; there are: entree")
         self.triggered.append((camera, type, risk, confidence, text))
-        return INCIDENT["id"]
+        return {"incident_id": INCIDENT["id"], "opened": len(self.triggered) == 1}
 
     async def incidents(self, limit):
         return self.known[:limit]

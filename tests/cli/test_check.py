@@ -20,7 +20,7 @@ from vigintd.camera.probe import CameraFacts
 from vigintd.cli import check as check_module
 from vigintd.cli.advice import figures
 from vigintd.cli.check import AT_ONCE, Finding, Probes, State, examine, probe_folders, probe_host
-from vigintd.config import Settings, load
+from vigintd.config import Settings, SpoolSettings, load
 from vigintd.errors import DetectorError, HostRefused, HostUnavailable, MailRefused, MailUnavailable, PermanentError, StreamLost
 
 Probe = Callable[..., Awaitable[Any]]
@@ -258,7 +258,10 @@ class TestBuiltInHost:
 class TestFolders:
     async def test_folders_that_can_be_made(self, settings, short_path):
         """Nothing is left behind."""
-        assert await probe_folders(settings) == f"{short_path}/state and {short_path}/state/run can be written"
+        settings = settings.model_copy(update={"spool": SpoolSettings(keep_free_mb=0)})
+        found = await probe_folders(settings)
+        assert found.startswith(f"{short_path}/state and {short_path}/state/run can be written; ")
+        assert re.search(r"\d GB are free, of which 0\.0 stay free$", found)
         assert not settings.state_dir.exists()
 
     @pytest.mark.parametrize("key", ["state_dir", "runtime_dir"])
@@ -290,7 +293,17 @@ class TestFolders:
 
     async def test_a_daemon_that_runs_already(self, settings, daemon):
         """Who asks need not be able to write there."""
-        assert await probe_folders(settings) == "a vigintd runs here and uses them"
+        settings = settings.model_copy(update={"spool": SpoolSettings(keep_free_mb=0)})
+        assert (await probe_folders(settings)).startswith("a vigintd runs here and uses them; ")
+
+    async def test_a_disk_on_which_nothing_would_be_recorded(self, settings):
+        """Told before the first incident is, with what is kept free."""
+        settings = settings.model_copy(update={"spool": SpoolSettings(keep_free_mb=1e9)})
+        finding = await of("folders", settings, folders=probe_folders)
+        assert finding.state is State.FAILED
+        assert "the disk is full" in finding.result
+        assert finding.result.endswith("; make room there: nothing would be recorded (see spool.keep_free_mb)")
+        assert finding.todo == ""
 
 
 class TestCommand:

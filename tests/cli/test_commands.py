@@ -161,16 +161,17 @@ class TestAsking:
         assert "LOW, MEDIUM, HIGH or UNKNOWN" in told
         assert told == vigintd("trigger", "--help").stdout
 
-    def test_a_trigger_says_which_incident_it_opened(self, vigintd, config, daemon):
+    def test_a_trigger_says_which_incident_it_opened_or_extended(self, vigintd, config, daemon):
         """The options arrive; the risk may be typed in any case."""
         words = ["--type", "vol", "--risk", "high", "--confidence", "0.9", "--text", "à gauche"]
-        assert vigintd("trigger", "entree", *words, "--config", config).stdout == f"incident {ID} on camera entree\n"
+        assert vigintd("trigger", "entree", *words, "--config", config).stdout == f"incident {ID} on camera entree opened\n"
         assert daemon.triggered == [("entree", "vol", Risk.HIGH, 0.9, "à gauche")]
+        assert vigintd("trigger", "entree", "--config", config).stdout == f"incident {ID} on camera entree extended\n"
 
     def test_a_trigger_in_json(self, vigintd, config, daemon):
         """For scripts."""
         done = vigintd("trigger", "entree", "--json", "--config", config)
-        assert json.loads(done.stdout) == {"incident_id": ID, "camera": "entree"}
+        assert json.loads(done.stdout) == {"incident_id": ID, "camera": "entree", "opened": True}
         assert daemon.triggered == [("entree", "trigger", Risk.UNKNOWN, None, "")]
 
     def test_incidents_as_a_table(self, vigintd, config, daemon):

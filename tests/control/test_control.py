@@ -14,7 +14,7 @@ import pytest
 
 from vigintd.control import requests
 from vigintd.control import server as server_module
-from vigintd.control.client import ControlClient
+from vigintd.control.client import ControlClient, Triggered
 from vigintd.control.server import ControlServer
 from vigintd.errors import ControlError, PermanentError, TransientError
 from vigintd.model import Risk
@@ -39,7 +39,7 @@ class Daemon:
         if camera != "entree":
             raise ControlError(f"no camera is called {camera!r}; there are: entree")
         self.triggered.append((camera, type, risk, confidence, text))
-        return INCIDENT["id"]
+        return {"incident_id": INCIDENT["id"], "opened": len(self.triggered) == 1}
 
     async def incidents(self, limit):
         return [INCIDENT] * min(limit, 3)
@@ -97,9 +97,11 @@ async def raw(server, path):
 
 class TestAsking:
     async def test_a_trigger_arrives_as_it_was_given(self, client, daemon):
-        """And its answer is the incident's id."""
-        assert await client.trigger("entree", type="vol", risk=Risk.HIGH, confidence=0.9, text="à gauche") == INCIDENT["id"]
+        """And its answer is the incident's id, and whether that was opened or extended."""
+        told = await client.trigger("entree", type="vol", risk=Risk.HIGH, confidence=0.9, text="à gauche")
+        assert told == Triggered(INCIDENT["id"], opened=True)
         assert daemon.triggered == [("entree", "vol", Risk.HIGH, 0.9, "à gauche")]
+        assert await client.trigger("entree") == Triggered(INCIDENT["id"], opened=False)
 
     async def test_a_trigger_needs_the_camera_only(self, client, daemon):
         """The rest has defaults."""

@@ -61,6 +61,8 @@ class Box:
     log_path: Path
     events: list[dict[str, Any]] = field(default_factory=list)
     environ: dict[str, str] = field(default_factory=dict)
+    program: str = "vigintd"
+    """The module that is run as vigintd."""
     _process: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
     _logged: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -77,20 +79,22 @@ class Box:
     def base_url(self) -> str:
         return str(self.config["linkhost"]["public_url"])
 
-    async def start(self) -> None:
-        """Start the daemon and wait until it is ready; of an earlier one's events nothing is known any more."""
+    async def start(self, *, ready: bool = True) -> None:
+        """Start the daemon and wait until it is `ready`; of an earlier one's events nothing is known any more."""
         self.events.clear()
         path = self.folder / "vigintd.toml"
         write_config(path, self.config)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "vigintd", "run", "--config", str(path), "--log-format", "json", "--log-level", "debug"),
+            *(sys.executable, "-m", self.program, "run", "--config", str(path), "--log-format", "json", "--log-level", "debug"),
             stderr=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8", **self.environ},
             cwd=Path.cwd(),
         )
-        self._reader = asyncio.create_task(self._read_log())
-        await self.event("daemon.ready")
+        assert self._process.stderr
+        self._reader = asyncio.create_task(self._read_log(self._process.stderr))
+        if ready:
+            await self.event("daemon.ready")
 
     async def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -116,6 +120,11 @@ class Box:
         await process.wait()
         assert self._reader
         await self._reader
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the running daemon a signal."""
+        assert self._process
+        self._process.send_signal(number)
 
     async def died(self) -> int:
         """Wait until the daemon has ended by itself; the exit code."""
@@ -154,6 +163,10 @@ class Box:
         except TimeoutError:
             raise AssertionError(f"no such mail; the log ends:\n{self.log_tail()}") from None
 
+    async def trigger(self, camera: str) -> str:
+        """Trigger a camera; the incident's id."""
+        return (await self.control.trigger(camera)).incident_id
+
     async def closed(self, incident_id: str) -> dict[str, Any]:
         """The incident as control tells it, once its story is over."""
         await self.event("incident.closed", incident=incident_id)
@@ -164,10 +177,7 @@ class Box:
     def log_tail(self) -> str:
         return "\n".join(self.log_path.read_text(encoding="utf-8").splitlines()[-25:])
 
-    async def _read_log(self) -> None:
-        assert self._process
-        stderr = self._process.stderr
-        assert stderr
+    async def _read_log(self, stderr: asyncio.StreamReader) -> None:
         with self.log_path.open("a", encoding="utf-8") as log:
             while line := await stderr.readline():
                 text = line.decode("utf-8", "replace")
@@ -199,6 +209,7 @@ async def boxed(folder: Path, log_folder: Path, cameras: Mapping[str, Mapping[st
         "site": "Boutique Rivoli",
         "cameras": dict(cameras),
         "detectors": {"mouvement": {"kind": "motion"}},
+        "spool": {"keep_free_mb": 1},
         "linkhost": {"listen": f"127.0.0.1:{web_port}", "public_url": f"http://127.0.0.1:{web_port}"},
         "mail": {
             "server": "127.0.0.1",

@@ -136,7 +136,7 @@ class Stage:
         """Trigger, strike amid the incident, see the camera lost and the incident ended, end the fault, see it live."""
         box, camera = self.box, self.cameras[name]
         await box.event("camera.live", camera=name)
-        incident_id = await box.control.trigger(name)
+        incident_id = await box.trigger(name)
         await _sends(camera, FPS)
         fault = await trouble.strike(self, camera)
         assert fault.fired == 0
@@ -157,7 +157,7 @@ class Stage:
         """Let a healthy camera record an incident of its own while the others are in trouble."""
         camera = self.cameras[name]
         await self.box.event("camera.live", camera=name)
-        incident_id = await self.box.control.trigger(name)
+        incident_id = await self.box.trigger(name)
         before = camera.units_sent - (await self.status(name))["packets"]
         incident = await self.box.closed(incident_id)
         await asyncio.wait(self.stories.values())

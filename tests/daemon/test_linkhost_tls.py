@@ -22,7 +22,7 @@ async def test_a_link_of_a_host_with_a_certificate_is_https_and_opens(short_path
         }
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         letter: Letter = await box.letter()
         assert letter.link
         assert letter.link.startswith("https://")

@@ -38,7 +38,7 @@ async def test_a_revoked_link_opens_nothing_also_after_a_kill(short_path, log_fo
         box.config["mail"]["recipients"] = [GUARD, OWNER]
         await box.start()
         await box.event("camera.live", camera="entree")
-        await box.control.trigger("entree")
+        await box.trigger("entree")
         incident_id = str((await box.control.incidents(1))[0]["id"])
         letters = [await box.letter(), await box.letter()]
         links = {letter.message["To"]: letter.link or "" for letter in letters}

@@ -22,6 +22,7 @@ from tests.daemon.box import Box, boxed, camera, free_port
 from tests.daemon.conftest import GOP_S, LOOP_S
 from tests.daemon.web import fetch
 from tests.real.parts import footage, gst_rtsp
+from vigintd.daemon.serve import DRAIN_S
 from vigintd.demo.mailbox import Letter
 
 
@@ -153,7 +154,7 @@ async def test_two_cameras_that_fire_together_while_a_third_reconnects_give_two_
         await third.stop()
         lost = await box.event("camera.lost", camera="quai")
         assert lost["reason"]
-        ids = await asyncio.gather(*(box.control.trigger(name) for name in ("entree", "cour")))
+        ids = await asyncio.gather(*(box.trigger(name) for name in ("entree", "cour")))
         for incident_id in ids:
             letter = await box.letter(partial(leads_to, incident_id))
             incident, clip = await sealed_clip(box, letter)
@@ -172,7 +173,7 @@ async def test_many_triggers_of_one_camera_are_one_incident(short_path, log_fold
     async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}) as box:
         await box.start()
         await box.event("camera.live", camera="entree")
-        ids = set(await asyncio.gather(*(box.control.trigger("entree") for _ in range(50))))
+        ids = set(await asyncio.gather(*(box.trigger("entree") for _ in range(50))))
         assert len(ids) == 1
         incident = await box.closed(ids.pop())
         assert incident["detections"] == 50
@@ -186,7 +187,7 @@ async def test_what_is_under_way_is_finished_when_the_daemon_is_asked_to_stop(sh
     async with boxed(short_path, log_folder, cameras) as box:
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         await box.event("mail.sent", incident=incident_id)
         assert await box.stop() == 0
         assert [event["event"] for event in box.events if event.get("incident") == incident_id][-1] == "incident.closed"
@@ -200,7 +201,7 @@ async def test_mails_that_a_killed_daemon_owed_are_sent_by_the_next_one(short_pa
         await box.mailbox.stop()
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         await box.event("mail.postponed", incident=incident_id)
         await box.kill()
         await box.mailbox.start(port=port)
@@ -218,7 +219,7 @@ async def test_a_link_is_gone_after_its_48_hours_and_a_wrong_one_never_was(short
         box.environ["VIGINTD_TEST_CLOCK_FILE"] = str(clock_file)
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         link = (await box.letter()).link
         assert link
         await box.closed(incident_id)
@@ -243,11 +244,15 @@ async def test_people_are_told_although_the_daemon_is_stopped_before_any_link_ca
     async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}, publish=publish) as box:
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         await box.event("publish.delayed", incident=incident_id)
+        began_s = asyncio.get_running_loop().time()
         assert await box.stop() == 0
+        assert asyncio.get_running_loop().time() - began_s < 2 * DRAIN_S
         sent = await box.event("mail.sent", incident=incident_id)
         assert sent["kind"] == "text"
+        assert (await box.event("clip.sealed", incident=incident_id))["parts"] == 1
+        assert (await box.event("daemon.undrained"))["drain_s"] == DRAIN_S
 
 
 async def test_people_are_told_by_the_next_daemon_when_one_was_killed_before_any_link_came(
@@ -259,7 +264,7 @@ async def test_people_are_told_by_the_next_daemon_when_one_was_killed_before_any
     async with boxed(short_path, log_folder, {"entree": camera(rtsp.url)}, publish=publish, alert={"text_after_s": 3}) as box:
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         await box.kill()
         assert len(box.mailbox.letters) == 0
         await box.start()
@@ -275,7 +280,7 @@ async def test_a_journal_that_fails_once_costs_neither_the_daemon_nor_a_second_m
         box.environ["VIGINTD_FAILPOINTS"] = "journal.settle.before=error"
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         await box.letter()
         await box.event("courier.delayed", error="failpoint journal.settle.before")
         incident = await box.closed(incident_id)

@@ -25,7 +25,7 @@ async def test_a_mailed_link_plays_on_a_phone_while_the_incident_goes_on_and_the
     async with boxed(short_path, log_folder, {"entree": camera(rtsp.url, post_roll_s=9, max_clip_s=60)}) as box:
         await box.start()
         await box.event("camera.live", camera="entree")
-        incident_id = await box.control.trigger("entree")
+        incident_id = await box.trigger("entree")
         letter = await box.letter()
 
         def watch() -> str:

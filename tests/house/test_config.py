@@ -210,6 +210,8 @@ detectors = ["absente"]
 post_roll_s = 200
 [detectors.mouvement]
 sensitivity = 1
+[spool]
+max_mb = 0
 [publish]
 host = "tus"
 expiry_h = -1
@@ -239,6 +241,7 @@ text_after_s = 0
         "cameras.cour.detectors",
         "cameras.cour.max_clip_s",
         "detectors.mouvement.kind",
+        "spool.max_mb",
         "publish.url",
         "publish.api_key",
         "publish.expiry_h",

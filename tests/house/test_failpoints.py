@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from vigintd import failpoints
-from vigintd.errors import TransientError
-from vigintd.failpoints import FailpointError, failpoint
+from vigintd.errors import PermanentError, TransientError
+from vigintd.failpoints import FailpointError, FailpointRefusal, failpoint
 
 
 def test_off_unless_asked():
@@ -33,13 +33,22 @@ def test_an_error_strikes_once_at_the_passage_asked_for():
     assert failpoints.fired == {"mail.send.before": 1}
 
 
+def test_a_refusal_is_for_good():
+    """It is a permanent error, so that the code under it gives up as ever."""
+    failpoints.arm("mail.send.before", "refuse")
+    with pytest.raises(FailpointRefusal, match=r"mail\.send\.before") as caught:
+        failpoint("mail.send.before")
+    assert isinstance(caught.value, PermanentError)
+    assert failpoints.fired == {"mail.send.before": 1}
+
+
 def test_the_environment_arms_several():
     """Entries are separated by commas; empty ones do not matter."""
-    failpoints.arm_from_environment({"VIGINTD_FAILPOINTS": "spool.seal.after=error@2,,upload.create.before=error"})
+    failpoints.arm_from_environment({"VIGINTD_FAILPOINTS": "spool.seal.after=refuse@2,,upload.create.before=error"})
     with pytest.raises(FailpointError):
         failpoint("upload.create.before")
     failpoint("spool.seal.after")
-    with pytest.raises(FailpointError):
+    with pytest.raises(FailpointRefusal):
         failpoint("spool.seal.after")
 
 
@@ -68,9 +77,9 @@ def test_passing_an_unknown_point_is_refused_while_any_is_armed():
 
 def test_kill_is_a_kill():
     """The process dies as by `kill -9`, without another word."""
-    code = "from vigintd import failpoints as f; f.arm_from_environment(); f.failpoint('journal.owe.after'); print('alive')"
+    code = "from vigintd import failpoints as f; f.arm_from_environment(); f.failpoint('journal.settle.after'); print('alive')"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"VIGINTD_FAILPOINTS": "journal.owe.after=kill"}, capture_output=True, check=False
+        [sys.executable, "-c", code], env={"VIGINTD_FAILPOINTS": "journal.settle.after=kill"}, capture_output=True, check=False
     )
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == b""

@@ -14,7 +14,7 @@ from tests.manual_clock import ManualClock
 from vigintd import failpoints
 from vigintd.errors import HostRefused, HostUnavailable, MailRefused, MailUnavailable
 from vigintd.incident.audience import Audience
-from vigintd.incident.courier import CONCURRENT, Courier
+from vigintd.incident.courier import CONCURRENT, LIFE_S, Courier
 from vigintd.journal import EffectKind, EffectState, Journal, Owed
 from vigintd.model import Alert, AlertKind, Detection, Incident, NoVideo
 from vigintd.publish import ClipRequest, Publication
@@ -358,7 +358,7 @@ async def test_a_follow_up_waits_for_as_long_as_the_clip_is_published(tmp_path):
         await it.open(people=PEOPLE[:1], playable=False)
         await tell(it)
         (follow_up,) = (await it.effects(EffectKind.FOLLOW_UP)).values()
-        assert (follow_up.next_try_at - it.clock.now()).total_seconds() == 48 * 3600
+        assert (follow_up.next_try_at - it.journal.now()).total_seconds() == LIFE_S
 
 
 @pytest.mark.parametrize("steps", range(1, 12))

@@ -81,6 +81,23 @@ async def test_a_daemon_that_died_before_it_wrote_is_made_up_for(tmp_path):
         assert await sidecar(it, 1) == await it.row(1)
 
 
+async def test_a_daemon_that_died_when_all_was_over_is_made_up_for_too(tmp_path):
+    """Nobody is told twice should the journal be lost later. An incident that was let go gets no sidecar again."""
+    async with remembered(tmp_path) as (it, _):
+        opened = [await it.open(number) for number in (1, 2)]
+        await it.clock.asleep()
+    async with yard(tmp_path) as it:
+        for incident in opened:
+            await it.journal.record_incident(replace(incident, state=IncidentState.SEALED))
+            await it.journal.settle(f"{incident.id}/publish/")
+        await it.spool.remove(id_of(2))
+    async with remembered(tmp_path) as (it, _):
+        await it.clock.asleep()
+        assert (await it.row(1)).incident.state is IncidentState.CLOSED
+        assert await sidecar(it, 1) == await it.row(1)
+        assert await it.spool.incidents() == [id_of(1)]
+
+
 async def test_two_who_write_at_once_take_turns(tmp_path):
     """At a stop the rest is written while a write may be under way."""
     async with remembered(tmp_path) as (it, keeper):

@@ -122,6 +122,51 @@ async def test_nobody_who_was_told_is_told_again_and_who_was_not_is_told_what_ha
     assert sorted(box.host.sealed) == [id_of(1), id_of(2)]
 
 
+async def test_a_journal_that_lost_its_last_commits_catches_up_with_the_sidecars(tmp_path):
+    """A disk had said that they were written. Nobody is told again, and nothing is sent to the host again."""
+    box = Box(tmp_path)
+    async with box.yard() as it:
+        await it.open(1, alerted=False)
+    earlier = box.journal_path.read_bytes()
+    async with box.yard() as it:
+        await record(it, 1, seal=True)
+        parts = (await it.spool.salvage(id_of(1), ""),)[0]
+        row = await it.row(1)
+        await it.journal.record_incident(replace(row.incident, state=IncidentState.SEALED, parts=parts))
+        for effect in row.effects:
+            await it.journal.settle(effect.key)
+        before = await it.row(1)
+        assert before.incident.state is IncidentState.CLOSED
+    box.journal_path.write_bytes(earlier)
+    with capture_logs() as logs:
+        async with box.yard() as it:
+            assert (await it.row(1)).incident.state is IncidentState.TRIGGERED
+            await recovery(it).run_once()
+            after = await it.row(1)
+    assert after.incident == before.incident
+    assert [effect.state for effect in after.effects] == [EffectState.DONE] * 2
+    assert "incident.caught_up" in [log["event"] for log in logs]
+    assert "incident.recovered" not in [log["event"] for log in logs]
+
+
+async def test_what_somebody_has_retried_is_not_given_up_by_a_sidecar_of_before(tmp_path):
+    """The daemon died before it could write that down beside the clip."""
+    box = Box(tmp_path)
+    async with box.yard() as it:
+        await it.leave(1)
+        await it.journal.bury(f"{id_of(1)}/publish/", "no room", no_video=NoVideo.REFUSED)
+    sidecar = tmp_path / "spool" / f"{id_of(1)}{memory.SUFFIX}"
+    stale = sidecar.read_bytes()
+    async with box.yard() as it:
+        await it.journal.revive(None, links_until=it.journal.now())
+        before = await it.row(1)
+    sidecar.write_bytes(stale)
+    async with box.yard() as it:
+        await recovery(it).run_once()
+        assert await it.row(1) == before
+        assert before.effects[0].state is EffectState.OWED
+
+
 async def test_an_empty_journal_beside_a_full_spool_is_a_lost_one(tmp_path):
     """Somebody deleted it, or a file system brought back a file without its bytes."""
     box = Box(tmp_path)

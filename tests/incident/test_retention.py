@@ -1,4 +1,4 @@
-"""Retention: what was published leaves the spool when its links expire; what is owed stays."""
+"""Retention: what was published leaves the spool when its time has passed, really passed; what is owed stays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from vigintd.incident import Retention
 from vigintd.journal import EffectKind, Journal, Owed
 from vigintd.model import Detection, Incident, IncidentState, SealedPart
 from vigintd.spool import Spool
+
+DAY_S = 86_400
+DAYS_2_S = 2 * DAY_S
+"""As long as links live here."""
+YEARS_2_S = 730 * DAY_S
 
 
 @asynccontextmanager
@@ -40,20 +45,45 @@ async def spooled(tmp_path, *, settled: Sequence[EffectKind]):
 async def test_a_published_clip_leaves_the_spool_when_its_links_expire_and_not_before(tmp_path):
     """With its sidecar and its snapshot."""
     async with spooled(tmp_path, settled=[*EffectKind]) as (retention, spool, clock):
-        clock.jump(48 * 3600 - 1)
+        await clock.advance(DAYS_2_S - 1)
         await retention.run_once()
         assert await spool.incidents() == [ID]
-        clock.jump(1)
+        await clock.advance(1)
         await retention.run_once()
         assert await spool.incidents() == []
         assert list(spool.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("jump_s", [YEARS_2_S, -DAY_S])
+async def test_a_clock_that_was_set_removes_nothing_and_keeps_nothing_for_ever(tmp_path, jump_s):
+    """By the second where it is ahead; where it is behind, when it has caught up."""
+    async with spooled(tmp_path, settled=[*EffectKind]) as (retention, spool, clock):
+        clock.jump(jump_s)
+        await clock.advance(DAYS_2_S - 1)
+        await retention.run_once()
+        assert await spool.incidents() == [ID]
+        await clock.advance(1 + max(0, -jump_s))
+        await retention.run_once()
+        assert await spool.incidents() == []
+
+
+async def test_a_clip_that_was_dated_years_ahead_goes_all_the_same(tmp_path):
+    """The clock was wrong when it was recorded, and is right now: it goes when it is twice as old as it might become."""
+    async with spooled(tmp_path, settled=[*EffectKind]) as (retention, spool, clock):
+        clock.jump(-YEARS_2_S)
+        await clock.advance(2 * DAYS_2_S - 1)
+        await retention.run_once()
+        assert await spool.incidents() == [ID]
+        await clock.advance(1)
+        await retention.run_once()
+        assert await spool.incidents() == []
 
 
 @pytest.mark.parametrize("settled", [[EffectKind.ALERT], [EffectKind.PUBLISH]])
 async def test_what_is_owed_stays_however_old(tmp_path, settled):
     """Nothing that was promised is removed."""
     async with spooled(tmp_path, settled=settled) as (retention, spool, clock):
-        clock.jump(365 * 86_400)
+        await clock.advance(365 * DAY_S)
         await retention.run_once()
         assert await spool.incidents() == [ID]
 
@@ -62,6 +92,6 @@ async def test_what_the_journal_does_not_know_is_left_alone(tmp_path):
     async with spooled(tmp_path, settled=[*EffectKind]) as (retention, spool, clock):
         other = ID.replace("1", "2")
         await spool.keep(other, ".jpg", b"whose?")
-        clock.jump(365 * 86_400)
+        await clock.advance(365 * DAY_S)
         await retention.run_once()
         assert await spool.incidents() == [other]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 from tests.incident.test_publisher import at_work, id_of, yard
 from vigintd.errors import HostRefused
-from vigintd.journal import EffectKind, Owed
 from vigintd.model import AlertKind, IncidentState, NoVideo
 
 
@@ -15,8 +13,7 @@ async def test_a_clip_that_a_host_refused_is_published_on_demand_and_its_link_fo
     """The key was wrong, and somebody has put it right."""
     async with yard(tmp_path) as it:
         it.host.open = asyncio.Semaphore(10)
-        sha256 = await it.leave(1)
-        alert = await it.journal.owe(id_of(1), Owed(EffectKind.ALERT, "a@exemple.fr", it.clock.now() + timedelta(days=1)))
+        sha256 = await it.leave(1, alerted=False, text_after_s=86_400)
         it.host.trouble = HostRefused("401 wrong key")
         async with at_work(it):
             await it.until(1, lambda row: row.incident.state is IncidentState.CLOSED)
@@ -26,6 +23,6 @@ async def test_a_clip_that_a_host_refused_is_published_on_demand_and_its_link_fo
             it.publisher.look()
             await it.until(1, lambda row: row.incident.state is IncidentState.CLOSED)
         told = [(letter.recipient, letter.kind, letter.no_video) for letter in it.channel.delivered]
-        assert told == [(alert.what, AlertKind.TEXT, NoVideo.REFUSED), (alert.what, AlertKind.FOLLOW_UP, None)]
+        assert told == [("a@exemple.fr", AlertKind.TEXT, NoVideo.REFUSED), ("a@exemple.fr", AlertKind.FOLLOW_UP, None)]
         assert it.host.sealed == {id_of(1): [sha256]}
         assert await it.courier.retry(None) == []

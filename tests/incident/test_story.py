@@ -15,7 +15,7 @@ from tests.manual_clock import ManualClock
 from vigintd import failpoints
 from vigintd.clip.recorder import ClipRecorder
 from vigintd.errors import HostRefused, HostUnavailable
-from vigintd.incident import Audience, Courier, Plan, Publisher, Rooms, Story
+from vigintd.incident import Audience, Bounds, Courier, Plan, Publisher, Rooms, Space, Story
 from vigintd.incident.story import BATCH_S
 from vigintd.journal import EffectState, IncidentRow, Journal
 from vigintd.model import AlertKind, Detection, IncidentState, NoVideo, Risk
@@ -85,7 +85,7 @@ class Stage:
     """A story and all it needs, its ring filled with the five seconds before the detection."""
 
     def __init__(self, clock, journal, spool, channel, host, *, plan: Plan, filled: bool) -> None:
-        self.clock, self.journal, self.channel, self.host = clock, journal, channel, host
+        self.clock, self.journal, self.spool, self.channel, self.host = clock, journal, spool, channel, host
         self.ring = Ring(camera="entree", span_s=10, limit_bytes=1 << 24)
         self.courier = Courier(
             journal=journal, spool=spool, channel=channel, host=host, audience=plan.audience, clock=clock, random=Random(1)
@@ -99,12 +99,14 @@ class Stage:
             clock=clock,
             random=Random(1),
         )
+        self.space = Space(journal=journal, spool=spool, bounds=Bounds(keep_free_mb=0), expiry_h=48, clock=clock)
         rooms = Rooms(
             journal=journal,
             spool=spool,
             host=host,
             courier=self.courier,
             publisher=self.publisher,
+            space=self.space,
             clock=clock,
             random=Random(1),
         )

@@ -165,6 +165,112 @@ async def test_a_start_waits_for_the_check_only_so_long(path, clock, monkeypatch
     assert "journal.half_checked" in [log["event"] for log in logs]
 
 
+def failing_disk(monkeypatch, times: int) -> list[str]:
+    """Let so many openings fail as on a disk that cannot read; answers which have."""
+    failed: list[str] = []
+    connect = aiosqlite.connect
+
+    def connecting(path: Path, **how: bool | None) -> aiosqlite.Connection:
+        if len(failed) < times:
+            failed.append(path.name)
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
+        return connect(path, isolation_level=None)
+
+    monkeypatch.setattr(aiosqlite, "connect", connecting)
+    monkeypatch.setattr(opening, "AGAIN_S", (0, 0, 0))
+    return failed
+
+
+async def test_a_disk_that_fails_for_a_moment_costs_no_journal(path, clock, monkeypatch):
+    await filled(path, clock, 2)
+    failed = failing_disk(monkeypatch, 3)
+    async with Journal.open(path, clock) as journal:
+        assert len(failed) == 3
+        assert not journal.is_new
+        assert len(await journal.incidents()) == 2
+
+
+async def test_a_journal_that_no_disk_reads_any_more_is_set_aside_as_a_damaged_one(path, clock, monkeypatch):
+    """A daemon that never starts again would tell nobody of anything."""
+    content = await filled(path, clock, 2)
+    failed = failing_disk(monkeypatch, 4)
+    async with Journal.open(path, clock) as journal:
+        assert len(failed) == 4
+        assert journal.is_new
+        assert [kept.read_bytes() for kept in journal.set_aside()] == [content]
+
+
+async def test_where_no_new_journal_can_be_made_the_old_one_stays_in_its_place(path, clock, monkeypatch):
+    """Start after start: none sets aside what another has made, until nothing is left of the first."""
+    content = await filled(path, clock, 2)
+    failed = failing_disk(monkeypatch, 1000)
+    for start in range(1, KEPT + 3):
+        with pytest.raises(PermanentError, match="disk I/O error; look after the disk"):
+            async with Journal.open(path, clock):
+                pass
+        assert len(failed) == 5 * start
+        assert path.read_bytes() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+async def test_the_journal_that_was_just_set_aside_is_kept_whatever_the_clock_says(path, clock):
+    """By its name it may be the oldest: the clock that named the others was ahead."""
+    for number in range(KEPT + 1):
+        path.write_bytes(b"damaged %d" % number)
+        async with Journal.open(path, clock) as journal:
+            kept = {file.read_bytes() for file in journal.set_aside()}
+        assert b"damaged %d" % number in kept
+        clock.jump(-86_400)
+    assert len(kept) == KEPT
+
+
+async def test_damage_under_way_is_noticed_and_mended_by_opening_it_anew(path, clock):
+    """What was written before is in the pages' copies for a while; then every statement says that it cannot be done."""
+    await filled(path, clock, 60)
+    async with Journal.open(path, clock) as journal:
+        path.write_bytes(path.read_bytes()[:PAGE_BYTES] + noise(path.stat().st_size - PAGE_BYTES))
+        await journal._database.execute("PRAGMA shrink_memory")
+        with capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(JournalUnavailable, match="malformed"):
+                    await journal.open_incident(incident(clock, 99), [alert("a")])
+        assert journal.damaged.is_set()
+        assert [log["event"] for log in logs] == ["journal.damaged"]
+    async with Journal.open(path, clock) as journal:
+        assert journal.is_new
+        assert not journal.damaged.is_set()
+
+
+async def test_damage_that_was_met_under_way_is_believed_by_the_next_start(path, clock):
+    """It may lie where no look-over finds it; a daemon would end by it again and again."""
+    content = await filled(path, clock, 60)
+    async with Journal.open(path, clock) as journal:
+        path.write_bytes(content[:PAGE_BYTES] + noise(len(content) - PAGE_BYTES))
+        await journal._database.execute("PRAGMA shrink_memory")
+        with pytest.raises(JournalUnavailable, match="malformed"):
+            await journal.incidents()
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    path.write_bytes(content)
+    for is_new in (True, False):
+        async with Journal.open(path, clock) as journal:
+            assert journal.is_new is is_new
+            assert len(journal.set_aside()) == 1
+
+
+async def test_an_index_that_does_not_fit_its_table_is_damage(path, clock):
+    """Each page is well-formed; whoever reads by the index finds rows that are not there."""
+    await filled(path, clock, 2)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("PRAGMA writable_schema = ON")
+        (page,) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'incident_by_time'").fetchone()
+        database.execute("UPDATE sqlite_schema SET sql = replace(sql, 'at DESC', 'camera DESC') WHERE rootpage = ?", (page,))
+    async with Journal.open(path, clock) as journal:
+        assert journal.is_new
+
+
 def scribble(path: Path, incident_id: str, state: str) -> None:
     """Write over values as a bad sector does; the pages stay well-formed."""
     database = sqlite3.connect(path)
@@ -188,6 +294,19 @@ async def test_a_full_journal_says_so_and_works_again_when_there_is_room(path, c
 async def test_a_row_that_a_start_needs_and_cannot_read_is_damage(path, clock):
     await filled(path, clock, 2)
     scribble(path, incident(clock, 1).id, "sealed")
+    async with Journal.open(path, clock) as journal:
+        assert journal.is_new
+
+
+@pytest.mark.parametrize(
+    "scribbling",
+    ["state = char(0) || 'wed'", "next_try_at = 'soon'", "incident_id = 'x'", "what = 'b@exemple.fr'", "kind = 'follow_up'"],
+)
+async def test_something_owed_that_is_not_what_it_was_is_damage(path, clock, scribbling):
+    """Its alert would go to somebody else, or never."""
+    await filled(path, clock, 2)
+    with closing(sqlite3.connect(path)) as database, database:
+        assert database.execute(f"UPDATE effect SET {scribbling} WHERE what = 'a'").rowcount == 2
     async with Journal.open(path, clock) as journal:
         assert journal.is_new
 

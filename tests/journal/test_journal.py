@@ -114,26 +114,27 @@ async def test_a_row_that_cannot_be_made_leaves_no_alert_either(path, clock):
         with pytest.raises(JournalUnavailable):
             await journal.open_incident(incident(clock), [alert("a")])
         assert await journal.due(EffectKind.ALERT) == []
-        await journal.owe(incident(clock).id, alert("b"))
+        await journal.open_incident(incident(clock, 2), [alert("b")])
         assert [effect.what for effect in await journal.due(EffectKind.ALERT)] == ["b"]
 
 
 async def test_owing_the_same_effect_twice_is_owing_it_once(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock), [])
-        first = await journal.owe(incident(clock).id, alert("a"))
-        await journal.settle(first.key)
-        again = await journal.owe(incident(clock).id, alert("a"))
-    assert first.state is EffectState.OWED
-    assert again.state is EffectState.DONE
-    assert again.attempts == 1
+        await journal.open_incident(incident(clock), [alert("a")])
+        for _ in range(2):
+            await journal.settle(f"{incident(clock).id}/alert/a", then=Owed(EffectKind.FOLLOW_UP, "a"))
+            for effect in await journal.due(EffectKind.FOLLOW_UP):
+                await journal.settle(effect.key)
+        row = await journal.incident(incident(clock).id)
+    assert row
+    follow_up = next(effect for effect in row.effects if effect.kind is EffectKind.FOLLOW_UP)
+    assert (follow_up.state, follow_up.attempts) == (EffectState.DONE, 1)
 
 
 async def test_what_follows_from_an_effect_is_owed_when_it_is_settled(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock), [])
-        effect = await journal.owe(incident(clock).id, alert("a"))
-        await journal.settle(effect.key, then=Owed(EffectKind.FOLLOW_UP, "a"))
+        await journal.open_incident(incident(clock), [alert("a")])
+        await journal.settle(f"{incident(clock).id}/alert/a", then=Owed(EffectKind.FOLLOW_UP, "a"))
         assert await journal.due(EffectKind.ALERT) == []
         assert [effect.what for effect in await journal.due(EffectKind.FOLLOW_UP)] == ["a"]
 
@@ -141,14 +142,14 @@ async def test_what_follows_from_an_effect_is_owed_when_it_is_settled(path, cloc
 async def test_an_effect_of_no_incident_cannot_be_owed(path, clock):
     async with Journal.open(path, clock) as journal:
         with pytest.raises(JournalUnavailable):
-            await journal.owe("no such incident", alert("a"))
+            await journal.settle("no such incident/alert/a", then=Owed(EffectKind.FOLLOW_UP, "a"))
 
 
 async def test_due_effects_come_newest_first_and_only_of_the_kinds_asked(path, clock):
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(incident(clock), [])
-        for owed in (alert("old"), Owed(EffectKind.PUBLISH, ""), alert("new"), Owed(EffectKind.FOLLOW_UP, "newest")):
-            await journal.owe(incident(clock).id, owed)
+        each = (alert("old"), Owed(EffectKind.PUBLISH, ""), alert("new"), Owed(EffectKind.FOLLOW_UP, "newest"))
+        for number, owed in enumerate(each, 1):
+            await journal.open_incident(incident(clock, number), [owed])
             await clock.advance(1)
         mails = (EffectKind.ALERT, EffectKind.FOLLOW_UP)
         assert [effect.what for effect in await journal.due(*mails)] == ["newest", "new", "old"]
@@ -192,10 +193,10 @@ async def test_states_only_move_on_and_the_first_problem_stays(path, clock):
     """Whoever writes last may know less."""
     opened = incident(clock)
     async with Journal.open(path, clock) as journal:
-        await journal.open_incident(opened, [alert("a@exemple.fr")])
+        await journal.open_incident(opened, [alert("a@exemple.fr"), Owed(EffectKind.PUBLISH, "")])
         await journal.record_incident(replace(opened, state=IncidentState.SEALED))
-        await journal.note(opened.id, no_video=NoVideo.REFUSED, problem="no room")
-        await journal.note(opened.id, no_video=NoVideo.UNRECORDED, problem="the disk is full")
+        await journal.bury(f"{opened.id}/publish/", "no room", no_video=NoVideo.REFUSED)
+        await journal.bury(f"{opened.id}/publish/", "the disk is full", no_video=NoVideo.UNRECORDED)
         await journal.record_incident(replace(opened, state=IncidentState.RECORDING, detections=2))
         row = await journal.incident(opened.id)
     assert row

@@ -27,8 +27,7 @@ class Desk:
         return opened
 
     async def give_up_publishing(self, opened: Incident, why: str = "no room") -> None:
-        await self.journal.note(opened.id, no_video=NoVideo.REFUSED, problem=why)
-        await self.journal.bury(f"{opened.id}/publish/", why)
+        await self.journal.bury(f"{opened.id}/publish/", why, no_video=NoVideo.REFUSED)
 
     async def revive(self, opened: Incident | None = None) -> list[str]:
         revived = await self.journal.revive(opened.id if opened else None, links_until=self.links_until)
@@ -103,7 +102,8 @@ async def test_another_problem_stays(tmp_path):
     """That the host takes the clip now mends no camera."""
     async with desk(tmp_path) as it:
         opened = await it.open()
-        await it.journal.note(opened.id, no_video=None, problem="the lens is dirty")
+        row = await it.row(opened)
+        await it.journal.record_incident(replace(row.incident, problem="the lens is dirty"))
         await it.give_up_publishing(opened)
         await it.revive(opened)
         assert (await it.row(opened)).incident.problem == "the lens is dirty"

@@ -209,6 +209,17 @@ async def test_bytes_that_cannot_be_made_durable_are_not_promised(client, monkey
     assert (await client.append(b"abc", 0)).status == 204
 
 
+async def test_what_is_left_of_a_disk_is_kept_free(tmp_path, clock, session):
+    """Below that nothing is taken (507), and the offset stays: whoever uploads waits, and the rest of the box goes on."""
+    host = make(tmp_path, clock, keep_free_bytes=1 << 60)
+    await host.start(listen=("127.0.0.1", 0), unix_path=None)
+    client = Client(session, f"http://127.0.0.1:{host.port}")
+    await client.create()
+    assert (await client.append(b"abc", 0)).status == 507
+    assert (await client.head()).headers["Upload-Offset"] == "0"
+    await host.aclose()
+
+
 async def test_it_ends_within_moments_though_somebody_watches(client, host, session):
     """Closing does not wait for followers; their streams break off."""
     data = video(2)

@@ -81,6 +81,32 @@ async def test_a_fragment_over_the_limit_goes_alone(created: TusHost, server: Tu
     assert server.bodies == [5, BODY_LIMIT_BYTES + 1, 5]
 
 
+async def test_after_a_failure_bodies_are_shorter_and_grow_again(
+    created: TusHost, server: TusServer, part: Part, clock: Clock, film: list[bytes]
+):
+    """Half as long after each, twice as long after each success: a line that breaks often carries what it can."""
+    await part.grow(*(bytes([i]) * 1000 for i in range(8)))
+    await part.seal()
+    faults = [Fault("append", cut_at=100), Fault("append", status=500)]
+    server.faults += faults
+    await upload(created, part, clock)
+    assert all(fault.fired for fault in faults)
+    assert server.bodies == [2000, 4000, 2000]
+    assert held(server) == part.data
+
+
+async def test_a_body_that_is_too_large_goes_in_pieces_at_once(created: TusHost, server: TusServer, part: Part, clock: Clock):
+    """What a proxy before the host does not take whole it may take by halves; nobody waits for that."""
+    await part.grow(*(bytes([i]) * 1000 for i in range(4)))
+    await part.seal()
+    faults = [Fault("append", status=413), Fault("append", status=413)]
+    server.faults += faults
+    await upload(created, part, clock)
+    assert all(fault.fired for fault in faults)
+    assert server.bodies == [1000, 2000, 1000]
+    assert clock.waits == []
+
+
 async def test_bytes_after_the_last_fragment_arrive_with_the_seal(
     created: TusHost, server: TusServer, part: Part, clock: Clock, film: list[bytes]
 ):

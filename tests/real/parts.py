@@ -68,7 +68,9 @@ def missing_part(name: str) -> str | None:
         "ffmpeg": _lacks_ffmpeg,
         "footage": _lacks_footage,
         "nginx": _lacks_nginx,
+        "small-disk": _lacks_small_disk,
         "socket-filter": _lacks_socket_filter,
+        "strace": _lacks_strace,
     }
     return lacks[name]()
 
@@ -124,6 +126,23 @@ def chromium(size: tuple[int, int] = DESKTOP, *, mobile: bool = False) -> Iterat
             driver.quit()
     finally:
         shutil.rmtree(profile, ignore_errors=True)
+
+
+@contextmanager
+def small_disk(folder: Path, *, size_kb: int) -> Iterator[None]:
+    """A disk of its own (tmpfs) of this size on `folder`, which is made where it is missing."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _mount("-t", "tmpfs", "-o", f"size={size_kb}k,mode=0700", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        # Lazily: what a test left open shall not keep it for ever.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    """Make a small disk `ro` or `rw`. Raises `OSError` while a file is open for writing there."""
+    _mount("-o", f"remount,{option}", str(folder))
 
 
 @asynccontextmanager
@@ -199,6 +218,28 @@ def axe() -> Path | None:
 
 def _lacks_axe() -> str | None:
     return None if axe() else "no axe-core: make setup fetches it where there is npm; or VIGINTD_AXE names its axe.min.js"
+def _mount(*arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(done.stderr.strip())
+
+
+@functools.cache
+def _lacks_small_disk() -> str | None:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with small_disk(Path(folder), size_kb=64):
+                return None
+        except OSError as error:
+            return f"no small disk: mounting a tmpfs is refused here ({error}); run as root"
+
+
+@functools.cache
+def _lacks_strace() -> str | None:
+    if shutil.which("strace") is None:
+        return "no failing fsync: strace not found; see tests/real/install.sh"
+    probe = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
+    return f"no failing fsync: {probe.stderr.strip()}" if probe.returncode else None
 
 
 def _lacks_ffmpeg() -> str | None:

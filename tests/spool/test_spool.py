@@ -1,6 +1,7 @@
 """What the spool promises: nothing half-written is visible, and what is visible is on the disk."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from vigintd import failpoints
 from vigintd.errors import ClipError
 from vigintd.failpoints import FailpointError
 from vigintd.model import Fragment, Original
-from vigintd.spool import Spool
+from vigintd.spool import NotDurable, Spool
 
 
 @pytest.fixture
@@ -161,27 +162,62 @@ async def test_a_failed_seal_may_be_made_again(store, incident_id, point):
     assert (await part.seal(duration_s=1)).length_bytes == 10
 
 
-async def test_a_failing_disk_leaves_no_torn_tail(store, incident_id, monkeypatch):
-    """An fsync that fails makes nothing visible and gives the room back."""
+def failing(monkeypatch, name: str, error: int, *, times: int = 1) -> list[int]:
+    """Make a call of the system fail so often; answers a list of the descriptors it failed on."""
+    real, failed = getattr(os, name), list[int]()
+
+    def broken(descriptor, *arguments):
+        if len(failed) < times:
+            failed.append(descriptor)
+            raise OSError(error, os.strerror(error))
+        return real(descriptor, *arguments)
+
+    monkeypatch.setattr(os, name, broken)
+    return failed
+
+
+async def test_a_disk_that_is_full_for_a_while_leaves_no_torn_tail(store, incident_id, monkeypatch):
+    """A write that finds no room makes nothing visible, gives back what it took, and may be made again."""
     part = await store.new_part(incident_id, 0)
     await part.append(*pieces(0, 10))
-    real = os.fsync
-    failed: list[int] = []
-
-    def broken(descriptor):
-        if not failed:
-            failed.append(descriptor)
-            raise OSError(5, "Input/output error")
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", broken)
+    failed = failing(monkeypatch, "pwrite", errno.ENOSPC)
     step = pieces(10, 1000)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OSError, match="No space"):
         await part.append(*step)
     assert failed
     assert (part.visible_bytes, part.path.stat().st_size) == (10, 10)
     await part.append(*step)
     assert (await part.seal(duration_s=1)).sha256 == hashlib.sha256(part.path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+async def test_after_a_failed_fsync_nothing_more_goes_into_the_file(store, incident_id, monkeypatch, error):
+    """Whatever a later fsync would say: what was good is sealed, and what failed is nowhere."""
+    part = await store.new_part(incident_id, 0)
+    good = pieces(0, 10)
+    await part.append(*good)
+    failed = failing(monkeypatch, "fsync", error)
+    with pytest.raises(NotDurable, match=os.strerror(error)):
+        await part.append(*pieces(10, 1000))
+    assert failed
+    with pytest.raises(NotDurable, match="damaged by its disk"):
+        await part.append(*pieces(10, 5))
+    sealed = await part.seal(duration_s=1, partial="the disk failed")
+    assert part.path.read_bytes() == good[0]
+    assert (sealed.length_bytes, sealed.sha256) == (10, hashlib.sha256(good[0]).hexdigest())
+
+
+@pytest.mark.parametrize("times", [1, 100])
+async def test_a_disk_that_takes_no_seal_costs_no_clip(store, incident_id, monkeypatch, times):
+    """What is visible is durable already: the part is sealed, with or without a sidecar, and gives the same seal again."""
+    part = await store.new_part(incident_id, 0)
+    await part.append(*pieces(0, 10))
+    failed = failing(monkeypatch, "fsync", errno.ENOSPC, times=times)
+    sealed = await part.seal(duration_s=1)
+    assert failed
+    assert part.sealed is sealed
+    assert sealed.sha256 == hashlib.sha256(part.path.read_bytes()).hexdigest()
+    assert not [path for path in store.root.iterdir() if path.name.startswith(".")]
 
 
 async def test_a_file_that_could_not_be_made_durable_can_be_created_again(store, incident_id, monkeypatch):
@@ -248,6 +284,23 @@ async def test_removing_takes_everything_of_one_incident(store, incident_id):
     await store.remove(incident_id)
     await store.remove(incident_id)
     assert sorted(p.name for p in store.root.iterdir()) == [f"{other}.0.json", f"{other}.0.mp4", f"{other}.jpg"]
+
+
+async def test_what_each_incident_takes_is_weighed_by_its_blocks(store, incident_id):
+    """A snapshot alone is no video, a part or a source is; other people's files do not count."""
+    other, third = str(uuid4()), str(uuid4())
+    part = await store.new_part(incident_id, 0)
+    await part.append(*pieces(0, 100_000))
+    await store.keep(incident_id, ".jpg", b"x" * 5000)
+    await store.keep(other, ".jpg", b"x")
+    await store.new_source(third, 0)
+    (store.root / "notes.txt").write_bytes(b"whose?")
+    weights = await store.weigh()
+    assert {key: weight.has_video for key, weight in weights.items()} == {incident_id: True, other: False, third: True}
+    assert 105_000 <= weights[incident_id].size_bytes < 105_000 + 4 * 4096
+    disk = await store.measure()
+    assert 0 < disk.free_bytes <= disk.disk_bytes
+    assert not disk.is_read_only
 
 
 async def test_names_cannot_leave_the_folder(store, incident_id):

@@ -17,7 +17,7 @@ from babel.numbers import format_percent
 from babel.units import format_unit
 
 from vigintd.alert.words import Words, words
-from vigintd.model import Alert, AlertKind, NoVideo
+from vigintd.model import Alert, AlertKind, MissingVideo, NoVideo
 
 MAX_TYPE_CHARS = 120
 MAX_NAME_CHARS = 200
@@ -59,6 +59,30 @@ class Facts:
     is_follow_up: bool
 
 
+@dataclass(frozen=True, slots=True)
+class MissingFacts:
+    """What a reminder prints of one video."""
+
+    at: str
+    camera: str
+    type: str
+    no_video: str
+    """Why it will not come by itself; empty while it is still tried."""
+    until: str
+
+
+def missing_facts(video: MissingVideo, language: str, zone: tzinfo | None) -> MissingFacts:
+    """The facts of a missing video, its moments in `zone` (None: the zone of this machine)."""
+    speech = words(language)
+    return MissingFacts(
+        at=_moment(video.at, zone, speech),
+        camera=clean_line(video.camera, MAX_NAME_CHARS),
+        type=_type(video.type, speech),
+        no_video=speech.no_video[video.no_video] if video.no_video else "",
+        until=_moment(video.until, zone, speech),
+    )
+
+
 def facts_of(alert: Alert, zone: tzinfo | None) -> Facts:
     """The facts of `alert`, its moments in `zone` (None: the zone of this machine)."""
     speech = words(alert.language)
@@ -91,8 +115,11 @@ def facts_of(alert: Alert, zone: tzinfo | None) -> Facts:
 
 def type_of(alert: Alert) -> str:
     """The detection's type in one line, a built-in one translated."""
-    speech = words(alert.language)
-    name = clean_line(alert.detection.type, MAX_TYPE_CHARS)
+    return _type(alert.detection.type, words(alert.language))
+
+
+def _type(name: str, speech: Words) -> str:
+    name = clean_line(name, MAX_TYPE_CHARS)
     return speech.types.get(name, name) or speech.untyped
 
 

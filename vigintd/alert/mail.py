@@ -21,13 +21,14 @@ from email.parser import BytesParser
 from email.policy import compat32
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import jinja2
 
-from vigintd.alert.facts import Facts, facts_of, type_of
+from vigintd.alert.facts import MAX_NAME_CHARS, Facts, clean_line, facts_of, missing_facts, type_of
 from vigintd.alert.words import words
 from vigintd.errors import MailRefused
-from vigintd.model import Alert, AlertKind, Detection
+from vigintd.model import Alert, AlertKind, Detection, Reminder
 
 HEADERS = frozenset(
     {
@@ -41,6 +42,7 @@ HEADERS = frozenset(
         "Auto-Submitted",
         "MIME-Version",
         "Content-Type",
+        "Content-Transfer-Encoding",
     }
 )
 """The only headers that a mail may have; one more means that somebody's text got in among them."""
@@ -69,26 +71,55 @@ def compose(alert: Alert, *, sender: str, date: datetime, zone: tzinfo | None = 
     facts = facts_of(alert, zone)
     subject = words(alert.language).subject.format(type=type_of(alert))
     own_id = message_id(alert.incident_id, alert.recipient, alert.kind, sender)
-    lines = [
-        f"From: {_SENDER_NAME} <{mailbox(sender)}>",
-        f"To: {mailbox(alert.recipient)}",
-        f"Subject: {Header(subject, 'utf-8', maxlinelen=76, header_name='Subject').encode(linesep=CRLF)}",
-        f"Date: {email.utils.format_datetime(date.astimezone(zone))}",
-        f"Message-ID: {own_id}",
-    ]
+    thread = []
     if alert.kind is AlertKind.FOLLOW_UP:
         first = message_id(alert.incident_id, alert.recipient, AlertKind.TEXT, sender)
-        lines += [f"In-Reply-To: {first}", f"References: {first}"]
-    lines += ["Auto-Submitted: auto-generated", "MIME-Version: 1.0"]
-    head = "".join(line + CRLF for line in lines).encode("ascii")
+        thread = [f"In-Reply-To: {first}", f"References: {first}"]
     picture = _base64(alert.snapshot_jpeg)
+    head = _head(sender, alert.recipient, subject, date.astimezone(zone), own_id, *thread)
     mail = head + _body(alert, facts, own_id.strip("<>").partition("@")[0], picture)
     _check(mail, picture)
     return mail
 
 
-def message_id(incident_id: str, recipient: str, kind: AlertKind, sender: str) -> str:
-    """The identity of one message (RFC 5322, section 3.6.4): the same for the same incident, recipient and kind.
+def compose_reminder(reminder: Reminder, *, sender: str, date: datetime, zone: tzinfo | None = None) -> bytes:
+    """The mail that tells `reminder`, as `compose` does an alert: plain text, and one Message-ID a recipient and day."""
+    speech, language = words(reminder.language), "en" if reminder.language == "en" else "fr"
+    count = len(reminder.missing) + reminder.more
+    text = (
+        _templates()
+        .get_template(f"reminder_{language}.txt")
+        .render(
+            site=clean_line(reminder.site, MAX_NAME_CHARS),
+            missing=[missing_facts(video, language, zone) for video in reminder.missing],
+            more=reminder.more,
+            is_last=reminder.is_last,
+        )
+    )
+    own_id = message_id(reminder.day, reminder.recipient, "reminder", sender)
+    subject = speech.reminder_subject.format(count=count)
+    mail = _head(sender, reminder.recipient, subject, date.astimezone(zone), own_id) + _text_part("plain", text)
+    _check(mail, b"")
+    return mail
+
+
+def _head(sender: str, recipient: str, subject: str, date: datetime, own_id: str, *thread: str) -> bytes:
+    """The header block, but for what describes the body."""
+    lines = [
+        f"From: {_SENDER_NAME} <{mailbox(sender)}>",
+        f"To: {mailbox(recipient)}",
+        f"Subject: {Header(subject, 'utf-8', maxlinelen=76, header_name='Subject').encode(linesep=CRLF)}",
+        f"Date: {email.utils.format_datetime(date)}",
+        f"Message-ID: {own_id}",
+        *thread,
+        "Auto-Submitted: auto-generated",
+        "MIME-Version: 1.0",
+    ]
+    return "".join(line + CRLF for line in lines).encode("ascii")
+
+
+def message_id(incident_id: str, recipient: str, kind: AlertKind | Literal["reminder"], sender: str) -> str:
+    """The identity of one message (RFC 5322, section 3.6.4): the same for the same incident (or day), recipient and kind.
 
     The recipient is in it as a hash, since other readers of a forwarded mail see the id.
     """

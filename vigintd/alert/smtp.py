@@ -1,7 +1,9 @@
 """Delivery by SMTP (RFC 5321), one mail to one recipient.
 
 The only place that speaks SMTP. Owns the connection, its TLS and the log-in, and turns every way in which a
-server can fail into a sentence that says what to change. Does not compose and does not retry.
+server can fail into a sentence that says what to change. What a server says of this one mail is final; what is wrong with
+the connection, TLS, the log-in or the sender somebody will put right, and the mail must still go then. Does not compose
+and does not retry.
 """
 
 from __future__ import annotations
@@ -11,29 +13,39 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import tzinfo
 
 import aiosmtplib
+import structlog
 
+from vigintd import metrics
 from vigintd.alert import Channel, mail
 from vigintd.clock import Clock
 from vigintd.config import MailSettings, is_loopback
 from vigintd.errors import MailRefused, MailUnavailable
 from vigintd.failpoints import failpoint
-from vigintd.model import Alert
+from vigintd.model import Alert, Reminder
 from vigintd.redact import MASK, redacted
 
 GOODBYE_S = 2.0
 """How long a server may take to say goodbye; the mail is delivered by then."""
+SLOWEST_BYTES_S = 16 << 10
+"""A line that carries less a second (128 kbit/s) is too slow for an alert with its picture."""
+LOGIN_PAUSE_S = 900.0
+"""After a refused log-in none is tried for so long, whatever is owed: four an hour lock no account (fail2ban's default is
+five failures in ten minutes)."""
+
+log = structlog.get_logger(__name__)
 
 
 class MailChannel(Channel):
     """Alerts by mail through the one server of `settings`.
 
-    Each stage of a delivery (connecting, TLS, every command) has `settings.timeout_s` seconds. With `starttls`
-    nothing but the request for TLS is said before it; credentials are sent over TLS, or within this machine.
-    `zone` is where the box stands (None: the machine's own).
+    Each stage of a delivery (connecting, TLS, every command) has `settings.timeout_s` seconds, the mail itself longer by its
+    size at `SLOWEST_BYTES_S`. With `starttls` nothing but the request for TLS is said before it; credentials are sent over
+    TLS, or within this machine. Until a log-in has succeeded, one is tried at a time; after a refused one, none for
+    `LOGIN_PAUSE_S`. `zone` is where the box stands (None: the machine's own).
     """
 
     name = "mail"
@@ -43,6 +55,10 @@ class MailChannel(Channel):
         self._clock = clock
         self._zone = zone
         self._tls: ssl.SSLContext | None = None
+        self._login_turn = asyncio.Lock()
+        self._login_works = False
+        self._login_refusal = ""
+        self._no_login_before_s = 0.0
         mail.prepare()
 
     @property
@@ -51,11 +67,23 @@ class MailChannel(Channel):
 
     async def send(self, alert: Alert) -> None:
         """Deliver `alert`; returns when the server has taken responsibility for it (250 after DATA)."""
-        sender, recipient = mail.mailbox(self._settings.sender), mail.mailbox(alert.recipient)
         content = mail.compose(alert, sender=self._settings.sender, date=self._clock.now(), zone=self._zone)
+        await self._deliver(alert.recipient, content)
+
+    async def remind(self, reminder: Reminder) -> None:
+        """Deliver `reminder` as `send` does an alert."""
+        content = mail.compose_reminder(reminder, sender=self._settings.sender, date=self._clock.now(), zone=self._zone)
+        await self._deliver(reminder.recipient, content)
+
+    async def _deliver(self, to: str, content: bytes) -> None:
+        sender, recipient = mail.mailbox(self._settings.sender), mail.mailbox(to)
         failpoint("mail.send.before")
         async with self._session() as smtp:
-            await smtp.sendmail(sender, [recipient], content)
+            failpoint("mail.data.before")
+            await smtp.mail(sender)
+            await smtp.rcpt(recipient)
+            await smtp.data(content, timeout=self._settings.timeout_s + len(content) / SLOWEST_BYTES_S)
+            failpoint("mail.data.after")
         failpoint("mail.send.after")
 
     async def probe(self) -> str:
@@ -76,6 +104,7 @@ class MailChannel(Channel):
         settings = self._settings
         if settings.security == "none" and not is_loopback(settings.server):
             raise MailRefused(f'{self._where} would get everything in the clear: write security = "starttls" or "tls"')
+        self._spare_the_account()
         smtp = aiosmtplib.SMTP(
             hostname=settings.server,
             port=settings.port,
@@ -93,8 +122,6 @@ class MailChannel(Channel):
             yield smtp
             with contextlib.suppress(aiosmtplib.SMTPException, OSError):
                 await smtp.quit(timeout=min(GOODBYE_S, settings.timeout_s))
-        except aiosmtplib.SMTPRecipientsRefused as error:
-            raise self._answered(error.recipients[0]) from None
         except aiosmtplib.SMTPResponseException as error:
             raise self._answered(error) from None
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
@@ -107,7 +134,7 @@ class MailChannel(Channel):
             return
         await smtp.ehlo()
         if not smtp.supports_extension("starttls"):
-            raise MailRefused(
+            raise MailUnavailable(
                 f"{self._where} offers no STARTTLS, and nothing was sent in the clear: "
                 'write security = "tls" with its TLS port (often 465), or ask who runs it'
             )
@@ -118,9 +145,39 @@ class MailChannel(Channel):
         if settings.username is None or settings.password is None:
             return
         await smtp.ehlo()
-        if not smtp.supported_auth_methods:
-            raise MailRefused(f"{self._where} offers no log-in that vigintd knows: leave mail.username and mail.password out")
-        await smtp.login(settings.username, settings.password.get_secret_value())
+        username, password = settings.username, settings.password.get_secret_value()
+        log_in = {"plain": smtp.auth_plain, "login": smtp.auth_login, "cram-md5": smtp.auth_crammd5}
+        # One way, once: aiosmtplib's own login tries a wrong password in every way there is.
+        offered = [method for name, method in log_in.items() if name in smtp.supported_auth_methods]
+        if not offered:
+            raise MailUnavailable(
+                f"{self._where} offers no log-in that vigintd knows: leave mail.username and mail.password out"
+            )
+        async with AsyncExitStack() as turn:
+            if not self._login_works:
+                async with asyncio.timeout(settings.timeout_s):
+                    await turn.enter_async_context(self._login_turn)
+                self._spare_the_account()
+            try:
+                await offered[0](username, password)
+            except aiosmtplib.SMTPAuthenticationError as error:
+                self._login_works = False
+                if error.code >= 500:
+                    self._note_refusal(error)
+                raise
+            self._login_works = True
+
+    def _note_refusal(self, error: aiosmtplib.SMTPAuthenticationError) -> None:
+        self._no_login_before_s = self._clock.monotonic_s() + LOGIN_PAUSE_S
+        self._login_refusal = str(self._answered(error))
+        metrics.count("mail.login_refused")
+        log.error("mail.login_refused", error=self._login_refusal, next_try_in_s=LOGIN_PAUSE_S)
+
+    def _spare_the_account(self) -> None:
+        """Raise what the last log-in was refused with, as long as another one would come too soon."""
+        left_s = self._no_login_before_s - self._clock.monotonic_s()
+        if self._login_refusal and left_s > 0:
+            raise MailUnavailable(self._login_refusal, retry_after_s=left_s)
 
     async def _tls_context(self) -> ssl.SSLContext:
         """The context, read in a thread since loading authorities takes 100 ms; forgotten when it did not help."""
@@ -133,7 +190,7 @@ class MailChannel(Channel):
         return self._tls
 
     def _answered(self, error: aiosmtplib.SMTPResponseException) -> MailRefused | MailUnavailable:
-        """The server said no: 5yz for good, anything else for now (RFC 5321, section 4.2.1)."""
+        """The server said no: 5yz to this mail for good, anything else for now (RFC 5321, section 4.2.1)."""
         words = " ".join("".join(c if c.isprintable() else " " for c in str(error.message)).split())
         said = f"({error.code} {words[:200]})"
         match error:
@@ -150,9 +207,13 @@ class MailChannel(Channel):
                 text = f"{self._where} refused the message {said}"
             case _:
                 text = f"{self._where} refused to talk {said}"
-        if 500 <= error.code <= 599:
-            return MailRefused(self._safe(text))
-        return MailUnavailable(self._safe(text.replace(" refused ", " deferred ", 1)))
+        if not 500 <= error.code <= 599:
+            return MailUnavailable(self._safe(text.replace(" refused ", " deferred ", 1)))
+        if isinstance(error, aiosmtplib.SMTPAuthenticationError):
+            pause = f"; lest the account be locked, no log-in is tried for {LOGIN_PAUSE_S / 60:.0f} minutes"
+            return MailUnavailable(self._safe(text) + pause, retry_after_s=LOGIN_PAUSE_S)
+        of_this_mail = isinstance(error, aiosmtplib.SMTPRecipientRefused | aiosmtplib.SMTPDataError)
+        return MailRefused(self._safe(text)) if of_this_mail else MailUnavailable(self._safe(text))
 
     def _unanswered(self, error: Exception) -> MailUnavailable:
         """The server did not get to say anything."""

@@ -18,6 +18,7 @@ class Words:
     locale: str
     """Babel's name of it."""
     subject: str
+    reminder_subject: str
     untyped: str
     """What a detection without a type is called."""
     types: Mapping[str, str]
@@ -37,6 +38,7 @@ class Words:
 _FRENCH = Words(
     locale="fr",
     subject="🚨 Alerte Vigint - {type} - SECURITY",
+    reminder_subject="⏳ Rappel Vigint - vidéos en attente : {count}",
     untyped="Incident",
     types={"motion": "Mouvement", "trigger": "Déclenchement"},
     risks={Risk.LOW: "Faible", Risk.MEDIUM: "Moyen", Risk.HIGH: "Élevé", Risk.UNKNOWN: "Inconnu"},
@@ -45,6 +47,8 @@ _FRENCH = Words(
         "le lien suivra dans cette conversation dès qu'il sera prêt.",
         NoVideo.REFUSED: "Le serveur des vidéos a refusé l'enregistrement. La vidéo reste conservée sur place.",
         NoVideo.UNRECORDED: "La caméra n'a fourni aucune image à enregistrer.",
+        NoVideo.UNSTORED: "Le disque de l'appareil est plein ou défaillant : aucune vidéo n'a pu être enregistrée. "
+        "Vérifiez l'appareil sans attendre.",
         NoVideo.UNWRITTEN: "L'appareil n'a pas pu inscrire l'incident dans son journal (disque plein ou défaillant) : "
         "rien n'a été enregistré. Vérifiez l'appareil sans attendre.",
     },
@@ -58,6 +62,7 @@ _FRENCH = Words(
 _ENGLISH = Words(
     locale="en_GB",
     subject="🚨 Vigint Alert - {type} - SECURITY",
+    reminder_subject="⏳ Vigint reminder - videos still awaited: {count}",
     untyped="Incident",
     types={"motion": "Motion", "trigger": "Trigger"},
     risks={Risk.LOW: "Low", Risk.MEDIUM: "Medium", Risk.HIGH: "High", Risk.UNKNOWN: "Unknown"},
@@ -66,6 +71,7 @@ _ENGLISH = Words(
         "the link will follow in this conversation as soon as it is ready.",
         NoVideo.REFUSED: "The video server refused the recording. The video is kept on site.",
         NoVideo.UNRECORDED: "The camera delivered no picture to record.",
+        NoVideo.UNSTORED: "The disk of the box is full or failing: no video could be recorded. Look after the box now.",
         NoVideo.UNWRITTEN: "The box could not write the incident to its journal (its disk is full or failing): "
         "nothing was recorded. Look after the box now.",
     },

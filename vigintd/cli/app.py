@@ -127,7 +127,7 @@ def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command(short_help="Open an incident by hand.")
+@app.command(short_help="Open an incident by hand, or extend the one that is open.")
 def trigger(
     camera: Annotated[str, typer.Argument(metavar="CAMERA", help="Name of a configured camera.", show_default=False)],
     config: ConfigOption = None,
@@ -141,17 +141,17 @@ def trigger(
     text: Annotated[str, typer.Option(help="More words for the alert.", show_default=False)] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Open an incident on a camera of the running vigintd, as if a detector had seen something now."""
+    """Open an incident on a camera of the running vigintd, or extend it, as if a detector had seen something now."""
     client = _client(config)
     from vigintd.model import Risk  # noqa: PLC0415
 
-    incident_id = asyncio.run(client.trigger(camera, type=type_, risk=Risk(risk), confidence=confidence, text=text))
+    done = asyncio.run(client.trigger(camera, type=type_, risk=Risk(risk), confidence=confidence, text=text))
     if as_json:
         from vigintd.cli import output  # noqa: PLC0415
 
-        output.print_json({"incident_id": incident_id, "camera": camera})
+        output.print_json({"incident_id": done.incident_id, "camera": camera, "opened": done.opened})
     else:
-        typer.echo(f"incident {incident_id} on camera {camera}")
+        typer.echo(f"incident {done.incident_id} on camera {camera} {'opened' if done.opened else 'extended'}")
 
 
 @incidents_app.command("list")

@@ -154,7 +154,7 @@ async def _tried(each: _Try, turns: asyncio.Semaphore, patience_s: float) -> lis
 
 
 # Many errors say themselves what to do; a second advice beside it may contradict the first.
-_ADVICE = re.compile(r"[:;,] (?:ask|check|choose|correct|leave|name|run|see|set|start|stop|use|write)\b")
+_ADVICE = re.compile(r"[:;,] (?:ask|check|choose|correct|leave|make|name|run|see|set|start|stop|use|write)\b")
 
 
 def _detector_advice(name: str, _error: VigintdError) -> str:
@@ -243,15 +243,28 @@ async def _probe_linkhost(settings: Settings) -> str:
 
 
 async def probe_folders(settings: Settings) -> str:
-    """See whether the daemon could keep its journal, spool and sockets where it is told to."""
+    """See whether the daemon could keep its journal, spool and sockets where it is told to, and has room to record."""
     from vigintd.control import SOCKET_NAME, check_path  # noqa: PLC0415
 
     check_path(settings.runtime_path / SOCKET_NAME)
     if await _runs_here(settings):
-        return "a vigintd runs here and uses them"
+        return f"a vigintd runs here and uses them; {_room(settings)}"
     _writable(settings.state_dir, "state_dir")
     _writable(settings.runtime_path, "runtime_dir")
-    return f"{settings.state_dir} and {settings.runtime_path} can be written"
+    return f"{settings.state_dir} and {settings.runtime_path} can be written; {_room(settings)}"
+
+
+def _room(settings: Settings) -> str:
+    """How much may be recorded on the spool's disk; raises where that is nothing."""
+    from vigintd.incident import Bounds  # noqa: PLC0415  (it loads FFmpeg)
+    from vigintd.spool import measure  # noqa: PLC0415
+
+    bounds = Bounds(settings.spool.keep_free_mb, settings.spool.max_mb)
+    disk = measure(_nearest(settings.state_dir / "spool"))
+    keep_bytes = bounds.keep_free_bytes(disk.disk_bytes)
+    if disk.is_read_only or disk.free_bytes <= keep_bytes:
+        raise PermanentError(f"{bounds.words(disk)}; make room there: nothing would be recorded (see spool.keep_free_mb)")
+    return f"{disk.free_bytes / 1e9:.1f} GB are free, of which {keep_bytes / 1e9:.1f} stay free"
 
 
 async def _runs_here(settings: Settings) -> bool:
@@ -267,12 +280,17 @@ async def _runs_here(settings: Settings) -> bool:
 
 def _writable(folder: Path, key: str) -> None:
     """Whether `folder`, or the nearest folder above it that there is, can be written; nothing is made."""
-    # os.path answers False for what this user may not even look at, where pathlib raises.
-    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
+    nearest = _nearest(folder)
     if not os.path.isdir(nearest):  # noqa: PTH112
         raise PermanentError(f"{folder}: {nearest} is no folder; set {key}")
     if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
         raise PermanentError(f"{folder}: this user may not write there; run check as root (sudo), or set {key}")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that there is."""
+    # os.path answers False for what this user may not even look at, where pathlib raises.
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
 
 
 def _can_listen(host: str, port: int) -> None:

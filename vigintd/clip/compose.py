@@ -8,6 +8,7 @@ Touches no file and no loop; `recorder` runs it on the clip's thread and brings 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import av
 import structlog
@@ -89,6 +90,19 @@ class Composer:
     def skip_to_key(self) -> None:
         """Packets were lost: what follows makes no sense before the next key frame."""
         self._waits_for_key = True
+
+    def begin_anew(self, *, parts: int, sources: int) -> None:
+        """The file under way takes no more: what follows goes into another, from the next key frame on.
+
+        `parts` and `sources` are how many of each there are by now; what was not stored of them is lost.
+        """
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(av.FFmpegError):
+                file.part.finish()
+        self._ready.clear()
+        self._waits_for_key = True
+        self._parts, self._sources = parts, sources
 
     def finish(self) -> list[Piece]:
         """End the clip; answers the rest of it."""

@@ -23,7 +23,7 @@ from vigintd.clock import Clock
 from vigintd.errors import ClipError, TransientError
 from vigintd.model import SealedPart
 from vigintd.redact import redacted
-from vigintd.spool import PartFile, SourceFile, Spool
+from vigintd.spool import NotDurable, PartFile, SourceFile, Spool
 
 _DISK_TRIES = 10
 _DISK_RETRY_S = 1.0
@@ -125,7 +125,7 @@ class EncodeJob:
             try:
                 await _whole(self._series.store())
             except (OSError, TransientError) as error:
-                if tries == _DISK_TRIES - 1:
+                if tries == _DISK_TRIES - 1 or isinstance(error, NotDurable):
                     raise
                 log.warning("clip.disk_delayed", incident=self._incident_id, error=str(error))
                 await self._clock.sleep(_DISK_RETRY_S)

@@ -24,7 +24,7 @@ from vigintd.clock import Clock, SystemClock
 from vigintd.errors import ClipError, TransientError, VigintdError
 from vigintd.model import Original, Packet, SealedPart
 from vigintd.redact import redacted
-from vigintd.spool import PartFile, SourceFile, Spool
+from vigintd.spool import NotDurable, PartFile, SourceFile, Spool
 
 _log = structlog.get_logger("clip")
 
@@ -70,6 +70,11 @@ class ClipRecorder:
         self._loss = ""
 
     @property
+    def is_begun(self) -> bool:
+        """Something of the clip is on the disk."""
+        return bool(self._parts.files or self._sources.files)
+
+    @property
     def originals(self) -> tuple[Original, ...]:
         """What the camera sent where it had to be encoded, once the clip is sealed; empty unless it is to be kept."""
         if not self._keep_original or self._sealed is None:
@@ -81,14 +86,22 @@ class ClipRecorder:
 
         On return every whole fragment of H.264 is visible; of other codecs it is in the spool and will be encoded.
         Raises `OSError` where the disk fails: packets not written by then are lost, the clip goes on at the next key
-        frame when called again, and what was visible stays good. Raises `ClipError` for packets of which no clip can be
-        made. A caller that is cancelled leaves the visit to the disk under way to finish by itself; the rest of its
-        packets is dropped.
+        frame when called again (after `NotDurable` in another part), and what was visible stays good. Raises `ClipError`
+        for packets of which no clip can be made. A caller that is cancelled leaves the visit to the disk under way to
+        finish by itself; the rest of its packets is dropped.
         """
         if self._is_over:
             raise ClipError("the clip is sealed")
         cancelled = asyncio.Event()
         await self._unbroken(self._write(tuple(packets), cancelled), cancelled)
+
+    async def give_up(self) -> None:
+        """Forget what is not on the disk yet, whatever the disk would take by now; what is there stays, and can be sealed."""
+        async with self._turn:
+            self._sources.give_up()
+            if self._encode is None:
+                self._parts.give_up()
+            await self._begin_anew()
 
     async def seal(self, *, partial: str = "") -> tuple[SealedPart, ...]:
         """End the clip: its last fragment made visible, what must be encoded encoded, its parts sealed.
@@ -168,9 +181,26 @@ class ClipRecorder:
 
     async def _store(self) -> None:
         """Bring owed pieces to the disk. Once there is a source, parts are the encode job's."""
-        if self._encode is None:
-            await self._parts.store()
-        await self._sources.store()
+        try:
+            if self._encode is None:
+                await self._parts.store()
+            await self._sources.store()
+        except NotDurable as error:
+            await self._leave_damaged(f"the disk failed: {error.strerror}")
+            raise
+
+    async def _leave_damaged(self, reason: str) -> None:
+        """Let the file under way end where it is good, and the clip go on in another."""
+        try:
+            if self._encode is None:
+                await self._parts.leave(reason)
+            await self._sources.leave(reason)
+        finally:
+            await self._begin_anew()
+
+    async def _begin_anew(self) -> None:
+        files = {"parts": len(self._parts.files), "sources": len(self._sources.files)}
+        await self._in_thread(bound(self._composer.begin_anew, **files))
 
     def _on_source(self, source: SourceFile) -> None:
         if self._encode is None:

@@ -70,6 +70,17 @@ class Series(Generic[_File]):
             await file.discard()
         self._growing = None
 
+    async def leave(self, partial: str) -> None:
+        """The disk damaged the file that grows: end it at what is visible of it, and forget what was to follow there."""
+        self.give_up()
+        growing = self._growing
+        try:
+            await self.end(partial)
+        finally:
+            self._growing = None
+            if growing is not None:
+                await growing[0].close()
+
     def give_up(self) -> None:
         """What is owed will not come to the disk any more."""
         self._owed.clear()

@@ -20,6 +20,7 @@ from vigintd.config.settings import (
     Places,
     PublishSettings,
     Settings,
+    SpoolSettings,
     secrets_of,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "Places",
     "PublishSettings",
     "Settings",
+    "SpoolSettings",
     "is_loopback",
     "load",
     "load_places",

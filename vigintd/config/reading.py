@@ -29,7 +29,7 @@ DEFAULT_CONFIG = Path("/etc/vigintd/vigintd.toml")
 CREDENTIALS_FOLDER = "credentials"
 """Beside the configuration file: what the unit loads, read where no service manager has handed it over."""
 
-_OTHER_VARIABLES = frozenset({"config", "failpoints", "footage", "test_clock_file", "test_shots"})
+_OTHER_VARIABLES = frozenset({"config", "every_point", "failpoints", "footage", "test_clock_file", "test_shots"})
 """What begins like a setting's variable and is none."""
 
 _CREDENTIAL_PREFIX = "vigintd_"

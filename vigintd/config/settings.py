@@ -141,6 +141,15 @@ class DetectorSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
+class SpoolSettings(Section):
+    """`[spool]`: how much of its disk the spool may take."""
+
+    keep_free_mb: Annotated[float | None, Field(ge=0)] = None
+    """So much of the disk stays free; when not given, as `incident.space.Bounds` has it."""
+    max_mb: Annotated[float | None, Field(gt=0)] = None
+    """The spool grows no larger; when not given, only `keep_free_mb` bounds it."""
+
+
 class PublishSettings(Section):
     """`[publish]`: where clips go."""
 
@@ -260,6 +269,7 @@ class Settings(Places):
     site: Annotated[str, StringConstraints(max_length=200)] = ""
     cameras: Annotated[dict[CameraName, CameraSettings], Field(validate_default=True)] = {}
     detectors: dict[str, DetectorSettings] = {}
+    spool: SpoolSettings = SpoolSettings()
     publish: PublishSettings = PublishSettings()
     linkhost: LinkhostSettings = LinkhostSettings()
     mail: MailSettings

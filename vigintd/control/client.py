@@ -5,7 +5,11 @@ Owns the deadline and the sentences a user reads when nobody answers. Every fail
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +22,15 @@ from vigintd.model import Risk
 
 MAX_ANSWER_BYTES = 32 << 20
 """A longer answer is no vigintd's; reading stops there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    """What a trigger did."""
+
+    incident_id: str
+    opened: bool
+    """It opened this incident; or else it extended it, because it was open already."""
 
 
 class ControlClient:
@@ -35,11 +48,11 @@ class ControlClient:
         risk: Risk = Risk.UNKNOWN,
         confidence: float | None = None,
         text: str = "",
-    ) -> str:
-        """Open or extend the camera's incident; answers its id once its row is on disk."""
+    ) -> Triggered:
+        """Open or extend the camera's incident; answers once its row is on disk."""
         body = {"camera": camera, "type": type, "risk": risk.value, "confidence": confidence, "text": text}
         answer = await self._ask("POST", "/trigger", body)
-        return str(self._part(answer, "incident_id", str))
+        return Triggered(self._part(answer, "incident_id", str), self._part(answer, "opened", bool))
 
     async def incidents(self, limit: int = 20, *, owed: bool = False) -> list[dict[str, Any]]:
         """The newest incidents, newest first; with `owed`, of those of which something is owed or was given up."""
@@ -110,7 +123,15 @@ class ControlClient:
             return f"no vigintd runs here: nobody listens at {self._path}; start it with: vigintd run (is --config the same?)"
         if isinstance(cause, PermissionError):
             return f"this user may not speak to vigintd ({self._path}: permission denied); ask as root or as the service's user"
+        if self._is_crowded():
+            return f"too many ask vigintd at once ({self._path}); try again"
         return f"vigintd broke off ({self._path}: {type(error).__name__}); see its log"
+
+    def _is_crowded(self) -> bool:
+        """Nobody is let in: the socket's queue is full. asyncio takes that for a connection, which then breaks."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.setblocking(False)  # noqa: FBT003 - the standard library's
+            return caller.connect_ex(os.fspath(self._path)) == errno.EAGAIN
 
     def _object(self, raw: bytes) -> dict[str, Any]:
         try:

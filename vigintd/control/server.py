@@ -1,6 +1,6 @@
 """The daemon's end of the control socket.
 
-    POST /trigger          {"camera", "type"?, "risk"?, "confidence"?, "text"?}  → 200 {"incident_id"}
+    POST /trigger          {"camera", "type"?, "risk"?, "confidence"?, "text"?}  → 200 {"incident_id", "opened"}
     GET  /incidents?limit=N&owed=1                                               → 200 {"incidents": [...]}
     GET  /incidents/{id}                                                         → 200 the incident, or 404
     POST /incidents/{id}/retry, POST /incidents/retry                            → 200 {"retried": [...]}, or 404
@@ -8,7 +8,7 @@
     … and those of `link_routes`
 
 Every error is JSON: {"error": "a sentence"}. Bounds: a body over 64 KiB is answered 413, one that has not arrived
-within `BODY_S` 408, a handler that takes longer than `HANDLER_S` 504.
+within `BODY_S` 408, a handler that takes longer than `HANDLER_S` 504. How many may ask at once is the door's (`door`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import structlog
 from aiohttp import web
 
 from vigintd.control import MAX_LIMIT, check_path
+from vigintd.control.door import Door
 from vigintd.control.link_routes import LinkHandlers, link_routes
 from vigintd.control.requests import Refused, flag, number, read_object
 from vigintd.errors import ControlError, TransientError, VigintdError
@@ -50,8 +51,8 @@ class Handlers(Protocol):
         risk: Risk,
         confidence: float | None,
         text: str,
-    ) -> str:
-        """Open or extend the camera's incident; answers its id. `ControlError` for a camera that there is not."""
+    ) -> dict[str, Any]:
+        """Open or extend the camera's incident; answers its id and which of the two. `ControlError` for an unknown camera."""
         ...
 
     async def incidents(self, limit: int, /) -> list[dict[str, Any]]:
@@ -83,6 +84,7 @@ class ControlServer:
         self._handlers = handlers
         self._links = links
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
         self._inode: int | None = None
 
     async def start(self) -> None:
@@ -108,12 +110,15 @@ class ControlServer:
             app.add_routes(link_routes(self._links))
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=5, shutdown_timeout=1, handle_signals=False)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        assert self._runner.server is not None
+        self._door = Door(listener, self._runner.server)
+        self._door.open()
 
     async def aclose(self) -> None:
         """Stop listening and remove the socket, unless another daemon's has taken its place."""
-        if self._runner is None:
+        if self._runner is None or self._door is None:
             return
+        await self._door.aclose()
         try:
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
@@ -124,7 +129,7 @@ class ControlServer:
 
     async def _trigger(self, request: web.Request) -> web.Response:
         asked = await _asked(request)
-        return web.json_response({"incident_id": await self._handlers.trigger(asked.pop("camera"), **asked)})
+        return web.json_response(await self._handlers.trigger(asked.pop("camera"), **asked))
 
     async def _incidents(self, request: web.Request) -> web.Response:
         limit = number(request, "limit", 20, MAX_LIMIT)

@@ -13,7 +13,7 @@ from vigintd import __version__, metrics
 from vigintd.camera import Camera
 from vigintd.clock import Clock
 from vigintd.errors import ControlError
-from vigintd.incident import Courier, Desk, Publisher
+from vigintd.incident import Courier, Desk, Publisher, Space
 from vigintd.journal import Effect, EffectKind, EffectState, IncidentRow, Journal
 from vigintd.model import Detection, Risk
 from vigintd.spool import Spool
@@ -31,18 +31,27 @@ class Answers:
         spool: Spool,
         courier: Courier,
         publisher: Publisher,
+        space: Space,
         clock: Clock,
     ) -> None:
         self._courier = courier
         self._publisher = publisher
+        self._space = space
         self._cameras = cameras
         self._desk = desk
         self._journal = journal
         self._spool = spool
         self._clock = clock
 
-    async def trigger(self, camera: str, type: str, risk: Risk, confidence: float | None, text: str) -> str:  # noqa: A002 - the glossary's word
-        """Open or extend the camera's incident as if a detector had seen something now; answers its id.
+    async def trigger(
+        self,
+        camera: str,
+        type: str,  # noqa: A002 - the glossary's word
+        risk: Risk,
+        confidence: float | None,
+        text: str,
+    ) -> dict[str, Any]:
+        """Open or extend the camera's incident as if a detector had seen something now; answers its id and which it was.
 
         Returns once the incident's row is on disk. Raises `ControlError` for a camera that is not configured.
         """
@@ -62,10 +71,11 @@ class Answers:
         story = self._desk.detect(detection)
         if story is None:
             raise ControlError("vigintd is stopping; nothing was triggered")
+        opened = story.incident.detections == 1  # nothing was awaited since: this is the first
         await story.acknowledged.wait()
         if not story.promised:
             raise ControlError("the incident could not be written to the journal; see the log")
-        return story.incident.id
+        return {"incident_id": story.incident.id, "opened": opened}
 
     async def incidents(self, limit: int) -> list[dict[str, Any]]:
         """The newest incidents, newest first."""
@@ -86,17 +96,23 @@ class Answers:
             return None
         failed = await self._courier.retry(incident_id)
         self._publisher.look()
-        return [{"incident_id": effect.incident_id, **_effect(effect)} for effect in failed]
+        return [{"incident_id": effect.incident_id, **self._effect(effect)} for effect in failed]
 
     async def status(self) -> dict[str, Any]:
-        """How the daemon is: version, cameras, counters, and which damaged journals lie there for somebody to look into."""
+        """How the daemon is: version, cameras, counters, disk, and the damaged journals that lie there."""
         cameras = {}
         for name, camera in self._cameras.items():
             status = asdict(camera.status)
             status["since"] = camera.status.since.isoformat()
             cameras[name] = status | {"ring_s": round(camera.ring.held_s, 1), "ring_bytes": camera.ring.size_bytes}
         journal = {"damaged": [str(path) for path in self._journal.set_aside()]}
-        return {"version": __version__, "cameras": cameras, "counters": metrics.snapshot(), "journal": journal}
+        return {
+            "version": __version__,
+            "cameras": cameras,
+            "counters": metrics.snapshot(),
+            "disk": self._space.status(),
+            "journal": journal,
+        }
 
     def _incident(self, row: IncidentRow) -> dict[str, Any]:
         incident, detection = row.incident, row.incident.detection
@@ -121,18 +137,19 @@ class Answers:
                 asdict(original) | {"path": str(self._spool.source_path(incident.id, original.index))}
                 for original in incident.originals
             ],
-            "effects": [_effect(effect) for effect in row.effects],
+            "effects": [self._effect(effect) for effect in row.effects],
             "no_video": incident.no_video.value if incident.no_video else None,
             "problem": incident.problem,
         }
 
-
-def _effect(effect: Effect) -> dict[str, Any]:
-    return {
-        "kind": effect.kind.value,
-        "what": effect.what,
-        "state": effect.state.value,
-        "attempts": effect.attempts,
-        "next_try_at": effect.next_try_at.isoformat() if effect.state is EffectState.OWED else None,
-        "last_error": effect.last_error,
-    }
+    def _effect(self, effect: Effect) -> dict[str, Any]:
+        return {
+            "kind": effect.kind.value,
+            "what": effect.what,
+            "state": effect.state.value,
+            "attempts": effect.attempts,
+            "next_try_at": self._journal.lived.wall(effect.next_try_at).isoformat()
+            if effect.state is EffectState.OWED
+            else None,
+            "last_error": effect.last_error,
+        }

@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -30,10 +31,26 @@ from vigintd.control import SOCKET_NAME, check_path
 from vigintd.control.server import ControlServer
 from vigintd.daemon.answers import Answers
 from vigintd.daemon.link_answers import LinkAnswers
+from vigintd.daemon.timekeeper import Timekeeper
 from vigintd.detect import Detector, registry
 from vigintd.detect.watch import Watch, watch
-from vigintd.errors import PermanentError
-from vigintd.incident import Audience, Courier, Desk, Memory, Plan, Publisher, Recovery, Retention, Rooms, Story
+from vigintd.errors import PermanentError, TransientError
+from vigintd.incident import (
+    Audience,
+    Bounds,
+    Courier,
+    Desk,
+    Memory,
+    Plan,
+    Publisher,
+    Recovery,
+    Reminders,
+    Retention,
+    Rooms,
+    Space,
+    Story,
+)
+from vigintd.incident.story import OPENING_LIFE_S
 from vigintd.journal import Journal
 from vigintd.linkhost import Certificate, LinkHost, Proxies
 from vigintd.model import Detection
@@ -49,6 +66,8 @@ DRAIN_S = 10.0
 """For so long after a stop the incidents under way may seal, publish and tell."""
 HURRY_AFTER_S = 4.0
 """For so long after a stop alerts wait for their links."""
+TELLING_S = 3.0
+"""For so long an alert may take that could not be written down, when the journal is to be mended."""
 CAMERA_FAILED_S = 5.0
 LINKHOST_SOCKET = "linkhost.sock"
 """In the runtime folder: where the daemon's own uploads reach the built-in host."""
@@ -82,6 +101,7 @@ class Daemon:
         self._random = random
         self._notifier = notifier
         self._desk: Desk | None = None
+        self._bounds = Bounds(settings.spool.keep_free_mb, settings.spool.max_mb)
         self._built: dict[tuple[str, str], Detector] = {}
         self._audience = Audience(
             site=settings.site,
@@ -99,10 +119,11 @@ class Daemon:
         self._spool = Spool(settings.state_dir / "spool")
         stack.push_async_callback(self._spool.aclose)
         await self._open_host(stack)
+        self._channel = MailChannel(settings.mail, clock=self._clock)
         self._courier = Courier(
             journal=self._journal,
             spool=self._spool,
-            channel=MailChannel(settings.mail, clock=self._clock),
+            channel=self._channel,
             host=self._host,
             audience=self._audience,
             clock=self._clock,
@@ -118,12 +139,20 @@ class Daemon:
             random=self._random,
         )
         self._memory = Memory(journal=self._journal, spool=self._spool, clock=self._clock)
+        self._space = Space(
+            journal=self._journal,
+            spool=self._spool,
+            bounds=self._bounds,
+            expiry_h=settings.publish.expiry_h,
+            clock=self._clock,
+        )
         self._rooms = Rooms(
             journal=self._journal,
             spool=self._spool,
             host=self._host,
             courier=self._courier,
             publisher=self._publisher,
+            space=self._space,
             clock=self._clock,
             random=self._random,
         )
@@ -145,6 +174,9 @@ class Daemon:
         )
         await recovery.run_once()
         async with asyncio.TaskGroup() as services:
+            reminders = Reminders(
+                journal=self._journal, remind=self._channel.remind, audience=self._audience, clock=self._clock
+            )
             retention = Retention(
                 journal=self._journal, spool=self._spool, expiry_h=self._settings.publish.expiry_h, clock=self._clock
             )
@@ -153,7 +185,11 @@ class Daemon:
                 services.create_task(self._publisher.run(), name="publisher"),
                 services.create_task(recovery.encode_left(), name="recovery"),
                 services.create_task(retention.run(), name="retention"),
+                services.create_task(reminders.run(), name="reminders"),
+                services.create_task(self._space.run(), name="space"),
                 services.create_task(self._memory.run(), name="memory"),
+                services.create_task(Timekeeper(journal=self._journal, clock=self._clock).run(), name="timekeeper"),
+                services.create_task(self._end_with_a_damaged_journal(), name="damage"),
             ]
             if self._linkhost is not None:
                 running.append(services.create_task(self._linkhost.run(), name="link host"))
@@ -198,6 +234,15 @@ class Daemon:
                 await self._clock.sleep(CAMERA_FAILED_S)
                 self._cameras[name] = self._camera(name)
 
+    async def _end_with_a_damaged_journal(self) -> None:
+        """A journal that is damaged under way is mended by a start; what happens meanwhile is told first, as unwritten.
+
+        Raises `TransientError`.
+        """
+        await self._journal.damaged.wait()
+        await self._clock.sleep(min(OPENING_LIFE_S, self._audience.text_after_s) + TELLING_S)
+        raise TransientError("the journal was damaged while it was open; the next start sets it aside and makes a new one")
+
     async def _hurry(self) -> None:
         """While stopping, give links a moment to play; then tell people without them, as there may be no later."""
         await self._clock.sleep(HURRY_AFTER_S)
@@ -216,6 +261,8 @@ class Daemon:
                 api_keys={"vigintd": api_key},
                 clock=self._clock,
                 language=settings.language,
+                # Less than recording leaves free, or what is owed could fill the disk and never be published.
+                keep_free_bytes=self._bounds.keep_free_bytes(shutil.disk_usage(settings.state_dir).total) // 2,
                 proxies=Proxies(settings.linkhost.proxies, settings.linkhost.proxy_header),
                 certificate=Certificate(*files) if (files := settings.linkhost.certificate_files) else None,
             )
@@ -265,6 +312,7 @@ class Daemon:
             spool=self._spool,
             courier=self._courier,
             publisher=self._publisher,
+            space=self._space,
             clock=self._clock,
         )
         links = LinkAnswers(self._linkhost, self._journal)

@@ -12,6 +12,7 @@ from vigintd.config import (
     LinkhostSettings,
     MailSettings,
     Settings,
+    SpoolSettings,
 )
 
 
@@ -44,6 +45,8 @@ def demo_settings(*, folder: Path, runtime_dir: Path, camera_url: str, mail_port
             )
         },
         detectors={"mouvement": DetectorSettings(kind="motion")},
+        # It takes a few megabytes for a minute, and shall run on a disk that a box would leave alone.
+        spool=SpoolSettings(keep_free_mb=0),
         linkhost=LinkhostSettings(listen=f"127.0.0.1:{link_port}"),
         mail=MailSettings(
             server="127.0.0.1",

@@ -11,7 +11,23 @@ from vigintd.incident.desk import Desk
 from vigintd.incident.memory import Memory
 from vigintd.incident.publisher import Publisher
 from vigintd.incident.recovery import Recovery
+from vigintd.incident.reminders import Reminders
 from vigintd.incident.retention import Retention
+from vigintd.incident.space import Bounds, Space
 from vigintd.incident.story import Plan, Rooms, Story
 
-__all__ = ["Audience", "Courier", "Desk", "Memory", "Plan", "Publisher", "Recovery", "Retention", "Rooms", "Story"]
+__all__ = [
+    "Audience",
+    "Bounds",
+    "Courier",
+    "Desk",
+    "Memory",
+    "Plan",
+    "Publisher",
+    "Recovery",
+    "Reminders",
+    "Retention",
+    "Rooms",
+    "Space",
+    "Story",
+]

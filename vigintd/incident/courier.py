@@ -21,6 +21,7 @@ import structlog
 from vigintd.alert import Channel
 from vigintd.clock import Clock, any_set
 from vigintd.errors import PermanentError, TransientError, VigintdError
+from vigintd.failpoints import failpoint
 from vigintd.incident.audience import Audience, clip_request
 from vigintd.journal import Effect, EffectKind, IncidentRow, Journal, Owed
 from vigintd.model import Alert, AlertKind, Incident, NoVideo
@@ -88,7 +89,7 @@ class Courier:
 
     async def retry(self, incident_id: str | None) -> Sequence[Effect]:
         """Try again now whatever failed, of one incident or (None) of all; answers it as it stood."""
-        links_until = self._clock.now() + self._publishing
+        links_until = self._journal.now() + self._publishing
         failed = await self._journal.revive(incident_id, links_until=links_until)
         self._wake.set()
         return failed
@@ -140,7 +141,7 @@ class Courier:
     async def run_once(self, deliveries: asyncio.TaskGroup) -> None:
         """Start what is due and can be started, then wait for more to come due or for a reason to look again."""
         self._wake.clear()
-        now = self._clock.now()
+        now = self._journal.now()
         for effect in await self._journal.due(*MAILS, now=now):
             if effect.key in self._under_way:
                 continue
@@ -164,7 +165,7 @@ class Courier:
         next_try_at = await self._journal.next_try_at(*MAILS, after=now)
         if next_try_at is None:
             return None
-        return max(0.0, (next_try_at - self._clock.now()).total_seconds())
+        return max(0.0, (next_try_at - self._journal.now()).total_seconds())
 
     async def _deliver(self, effect: Effect) -> None:
         """Try one mail once, and write down how that went, however long the journal takes."""
@@ -185,11 +186,11 @@ class Courier:
         """What is owed after an alert that had to go without its link: due when it plays, which the story will say."""
         if alert.no_video is not NoVideo.LATE:
             return None
-        return Owed(EffectKind.FOLLOW_UP, effect.what, due_at=self._clock.now() + self._publishing)
+        return Owed(EffectKind.FOLLOW_UP, effect.what, due_at=self._journal.now() + self._publishing)
 
     async def _failed(self, effect: Effect, error: TransientError | PermanentError) -> None:
         attempt = effect.attempts + 1
-        age_s = (self._clock.now() - effect.owed_at).total_seconds()
+        age_s = (self._journal.now() - effect.owed_at).total_seconds()
         life_s = LIFE_S + (self._publishing.total_seconds() if effect.kind is EffectKind.FOLLOW_UP else 0)
         what_next = verdict(error, attempt=attempt, age_s=age_s, life_s=life_s, backoff=BACKOFF, random=self._random)
         said = {"incident": effect.incident_id, "recipient": effect.what, "attempt": attempt}
@@ -199,14 +200,14 @@ class Courier:
             await self._surely(lambda: self._journal.bury(effect.key, reason))
         else:
             delay_s = min(what_next.delay_s, error.left_s) if isinstance(error, _LinkLate) else what_next.delay_s
-            next_try_at = self._clock.now() + timedelta(seconds=delay_s)
+            next_try_at = self._journal.now() + timedelta(seconds=delay_s)
             log.warning("mail.postponed", **said, error=str(error), retry_in_s=round(delay_s, 1))
             await self._surely(lambda: self._journal.postpone(effect.key, redacted(str(error)), next_try_at))
 
     @property
     def _publishing(self) -> timedelta:
-        """For how long a clip may still come to play: as long as its link would live."""
-        return timedelta(hours=self._audience.expiry_h)
+        """For how long a clip may still come to play: as long as it is tried, and at least as long as its link would live."""
+        return max(timedelta(hours=self._audience.expiry_h), timedelta(seconds=LIFE_S))
 
     async def _surely(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Read or write the journal for as long as it takes; a mail is under way until then, and not sent again."""
@@ -239,7 +240,7 @@ class Courier:
             log.error("link.refused", incident=effect.incident_id, recipient=effect.what, error=str(error))
             return await self._worded(row, AlertKind.TEXT, effect.what, no_video=NoVideo.REFUSED)
         except TransientError as error:
-            left_s = self._audience.text_after_s - (self._clock.now() - effect.owed_at).total_seconds()
+            left_s = self._audience.text_after_s - (self._journal.now() - effect.owed_at).total_seconds()
             if left_s > 0:
                 raise _LinkLate(str(error), left_s) from error
             return await self._worded(row, AlertKind.TEXT, effect.what, no_video=NoVideo.LATE)
@@ -247,7 +248,9 @@ class Courier:
 
     async def _link(self, incident: Incident, recipient: str) -> tuple[str, datetime | None]:
         """Ask the host for this recipient's link alone: others may have come or gone since the clip was announced."""
+        failpoint("mail.link.before")
         publication = await self._host.create(clip_request(incident, self._audience, (recipient,)))
+        failpoint("mail.link.after")
         if recipient not in publication.links:
             raise PermanentError(f"the host has no link of incident {incident.id} for {recipient}")
         return publication.links[recipient], publication.expires_at

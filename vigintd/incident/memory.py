@@ -14,6 +14,7 @@ import structlog
 
 from vigintd.clock import Clock
 from vigintd.errors import VigintdError
+from vigintd.failpoints import failpoint
 from vigintd.journal import IncidentRow, Journal, as_plain, of_plain
 from vigintd.spool import Spool
 
@@ -24,6 +25,8 @@ SCHEMA = 1
 """Raised when a sidecar means something else; an older one must stay readable."""
 GATHER_S = 1.0
 """Changes within so long are written as one: an incident's first second brings a dozen."""
+LATEST = 50
+"""So many of the newest incidents are looked at when a daemon begins: its predecessor may have died ahead of their sidecars."""
 RETRY_S = 30.0
 """A disk that could not take a sidecar is tried again after so long."""
 
@@ -47,16 +50,21 @@ class Memory:
         self._wake.set()
 
     async def run(self) -> None:
-        """Follow the journal, for ever, from what is unfinished on: a daemon that died may not have got to it."""
+        """Follow the journal, for ever, from what is unfinished and what is new: a daemon that died may not have got to it."""
         try:
             for row in await self._journal.unfinished():
                 self.note(row.incident.id)
-        except VigintdError as error:
+            for row in await self._journal.incidents(limit=LATEST):
+                sidecar = await self._spool.read_kept(row.incident.id, SUFFIX)
+                # What has none any more may have been let go.
+                if sidecar is not None and not _holds(sidecar, row):
+                    self.note(row.incident.id)
+        except (VigintdError, OSError) as error:
             log.warning("sidecar.unwritten", error=str(error))
         while True:
             await self._wake.wait()
-            written = await self.run_once()
-            await self._clock.sleep(GATHER_S if written else RETRY_S)
+            is_done = await self.run_once()
+            await self._clock.sleep(GATHER_S if is_done else RETRY_S)
 
     async def run_once(self) -> bool:
         """Write what has changed; False where something could not be, which is written the next time."""
@@ -68,7 +76,9 @@ class Memory:
                 try:
                     row = await self._journal.incident(incident_id)
                     if row is not None:
+                        failpoint("memory.write.before")
                         await self._spool.keep(incident_id, SUFFIX, written(row))
+                        failpoint("memory.write.after")
                 except (VigintdError, OSError) as error:
                     log.warning("sidecar.unwritten", incident=incident_id, error=str(error))
                     self._changed = waiting | self._changed
@@ -94,3 +104,10 @@ def read(incident_id: str, sidecar: bytes) -> IncidentRow:
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(f"damaged: {type(error).__name__}") from error
     raise ValueError("of another incident, or of another vigintd")
+
+
+def _holds(sidecar: bytes, row: IncidentRow) -> bool:
+    try:
+        return read(row.incident.id, sidecar) == row
+    except ValueError:
+        return False

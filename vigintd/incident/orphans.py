@@ -1,4 +1,4 @@
-"""What lies in the spool and belongs to no row: taken into the journal again, or removed.
+"""What lies in the spool and belongs to no row, or knows more than its row: taken into the journal again, or removed.
 
 Owns that decision; made at the start, before any camera runs, when nothing in the spool is new. An incident with a
 sidecar is what its sidecar says. A clip without one is sealed, published and told to everybody: better twice than never.
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 100
 """Incidents taken into the journal in one commit."""
+UNDER_WAY = (IncidentState.TRIGGERED, IncidentState.RECORDING)
 CUT = "vigintd was stopped while it recorded"
 
 _PART = re.compile(r"\.\d+\.mp4")
@@ -68,6 +69,21 @@ class Orphans:
             await self._journal.adopt(rows)
             counts["adopted"] += len(rows)
         self._say(counts)
+        await self._catch_up(found)
+
+    async def _catch_up(self, found: Mapping[str, Mapping[str, datetime]]) -> None:
+        """A sidecar follows its row; where it is ahead, a disk has lost what it said it had written."""
+        for row in await self._journal.unfinished():
+            incident_id = row.incident.id
+            if memory.SUFFIX not in found.get(incident_id, ()):
+                continue
+            try:
+                known = memory.read(incident_id, await self._spool.read_kept(incident_id, memory.SUFFIX) or b"")
+            except (ValueError, OSError):
+                continue  # the row is there, and its sidecar will be written anew
+            if is_ahead(known, row):
+                log.error("incident.caught_up", incident=incident_id, state=known.incident.state.value)
+                await self._journal.catch_up(known)
 
     def _say(self, counts: Mapping[str, int]) -> None:
         said = {name: counts.get(name, 0) for name in ("adopted", "guessed", "owed", "removed", "left")}
@@ -109,7 +125,7 @@ class Orphans:
         return IncidentRow(incident, None, 0, tuple(self._owed(incident_id, kind, what) for kind, what in kinds))
 
     def _owed(self, incident_id: str, kind: EffectKind, what: str) -> Effect:
-        now = self._clock.now()
+        now = self._journal.now()
         wait_s = self._audience.text_after_s if kind is EffectKind.ALERT else 0
         return Effect(
             key=f"{incident_id}/{kind}/{what}",
@@ -133,3 +149,10 @@ class Orphans:
             return row
         detection = replace(row.incident.detection, text="\n\n".join(filter(None, (text, restored))))
         return replace(row, incident=replace(row.incident, detection=detection))
+
+
+def is_ahead(known: IncidentRow, row: IncidentRow) -> bool:
+    """Whether the incident was once further on than its row says. What somebody has retried was not."""
+    done = {effect.key for effect in row.effects if effect.state is EffectState.DONE}
+    was_over = known.incident.state not in UNDER_WAY and row.incident.state in UNDER_WAY
+    return was_over or any(effect.state is EffectState.DONE and effect.key not in done for effect in known.effects)

@@ -26,7 +26,7 @@ from vigintd.incident.reel import Reel
 from vigintd.journal import Effect, EffectKind, IncidentRow, Journal
 from vigintd.model import NoVideo
 from vigintd.publish import Host
-from vigintd.publish.uploader import GrowingPart, upload_part
+from vigintd.publish.uploader import BodyLimit, GrowingPart, upload_part
 from vigintd.redact import redacted
 from vigintd.retry import Backoff, GiveUp, patiently, verdict
 from vigintd.spool import Spool
@@ -46,6 +46,10 @@ JOURNAL_BACKOFF = Backoff(first_s=0.2, cap_s=30)
 _T = TypeVar("_T")
 
 
+class _Unrecorded(PermanentError):
+    """There is nothing to publish."""
+
+
 class Publisher:
     """The one who publishes; `run` does so for ever."""
 
@@ -59,6 +63,7 @@ class Publisher:
         self._audience = audience
         self._clock = clock
         self._random = random
+        self._limit = BodyLimit()
         self._wake = asyncio.Event()
         self._live: dict[str, Reel] = {}
         self._under_way: dict[str, Place] = {}
@@ -95,7 +100,7 @@ class Publisher:
     async def run_once(self, publications: asyncio.TaskGroup) -> None:
         """Start what is due and can be started, then wait for more to come due or for a reason to look again."""
         self._wake.clear()
-        now = self._clock.now()
+        now = self._journal.now()
         for effect in await self._journal.due(EffectKind.PUBLISH, now=now):
             if effect.incident_id in self._live:
                 self._start(publications, effect, "live")
@@ -103,7 +108,7 @@ class Publisher:
             await self._start_backlog(publications, place, now)
         full = all(place in self._under_way.values() for place in BACKLOG)
         next_try_at = await self._journal.next_try_at(EffectKind.PUBLISH, after=now)
-        left_s = None if next_try_at is None else max(0.0, (next_try_at - self._clock.now()).total_seconds())
+        left_s = None if next_try_at is None else max(0.0, (next_try_at - self._journal.now()).total_seconds())
         await any_set(self._clock, self._wake, within_s=None if full else left_s)
 
     async def _start_backlog(self, publications: asyncio.TaskGroup, place: Place, now: datetime) -> None:
@@ -164,9 +169,15 @@ class Publisher:
         return Reel.of([await self._spool.stored_part(incident_id, part) for part in row.incident.parts])
 
     async def _bring(self, incident_id: str, reel: Reel, playable: asyncio.Event) -> None:
-        """Announce the clip, bring every part, and tell the host what the incident has become."""
-        incident = (await self._row(incident_id)).incident
-        audience = self._audience
+        """Announce the clip, bring every part, and tell the host what the incident has become.
+
+        A host hears of a clip when there is something of it; where nothing was recorded nobody has a link to it.
+        """
+        begins = await reel.begins()
+        row = await self._row(incident_id)
+        incident, audience = row.incident, self._audience
+        if not begins and row.playable_at is None:
+            raise _Unrecorded(incident.problem or "nothing was recorded")
         await self._patiently(lambda: self._host.create(clip_request(incident, audience, audience.recipients)))
         parts = 0
         async for part in reel.parts():
@@ -179,6 +190,7 @@ class Publisher:
                 backoff=HOST_BACKOFF,
                 life_s=LINGER_S,
                 on_accepted=partial(self._note_accepted, part, playable),
+                limit=self._limit,
             )
             playable.set()
             parts += 1
@@ -186,7 +198,7 @@ class Publisher:
         become = {"ended": True, "risk": incident.detection.risk.value, "detections": incident.detections}
         await self._patiently(lambda: self._host.update(incident_id, become))
         if not parts:
-            raise PermanentError(incident.problem or "nothing was recorded")
+            raise _Unrecorded(incident.problem or "nothing was recorded")
 
     def _note_accepted(self, part: GrowingPart, playable: asyncio.Event, offset_bytes: int) -> None:
         """A link plays from the first fragment behind the header on, where the host plays what grows."""
@@ -205,23 +217,22 @@ class Publisher:
 
     async def _failed(self, effect: Effect, error: TransientError | PermanentError) -> None:
         attempt = effect.attempts + 1
-        age_s = (self._clock.now() - effect.owed_at).total_seconds()
+        age_s = (self._journal.now() - effect.owed_at).total_seconds()
         what_next = verdict(error, attempt=attempt, age_s=age_s, life_s=LIFE_S, backoff=BACKOFF, random=self._random)
         if isinstance(what_next, GiveUp):
             reason = redacted(what_next.reason)
             log.error("publish.given_up", error=reason, attempt=attempt)
-            await self._surely(lambda: self._give_up(effect, reason))
+            why = NoVideo.UNRECORDED if isinstance(error, _Unrecorded) else NoVideo.REFUSED
+            await self._surely(lambda: self._give_up(effect, reason, why))
             await self._courier.hurry(effect.incident_id)
         else:
-            next_try_at = self._clock.now() + timedelta(seconds=what_next.delay_s)
+            next_try_at = self._journal.now() + timedelta(seconds=what_next.delay_s)
             log.warning("publish.postponed", error=str(error), attempt=attempt, retry_in_s=round(what_next.delay_s, 1))
             await self._surely(lambda: self._journal.postpone(effect.key, redacted(str(error)), next_try_at))
 
-    async def _give_up(self, effect: Effect, reason: str) -> None:
+    async def _give_up(self, effect: Effect, reason: str, why: NoVideo) -> None:
         row = await self._row(effect.incident_id)
-        no_video = NoVideo.REFUSED if row.playable_at is None else None
-        await self._journal.note(effect.incident_id, no_video=no_video, problem=reason)
-        await self._journal.bury(effect.key, reason)
+        await self._journal.bury(effect.key, reason, no_video=why if row.playable_at is None else None)
 
     async def _row(self, incident_id: str) -> IncidentRow:
         row = await self._surely(lambda: self._journal.incident(incident_id))

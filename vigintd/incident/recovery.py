@@ -15,6 +15,7 @@ import structlog
 from vigintd.clip.job import encode_sources
 from vigintd.clock import Clock
 from vigintd.errors import VigintdError
+from vigintd.failpoints import failpoint
 from vigintd.incident.audience import Audience
 from vigintd.incident.courier import Courier
 from vigintd.incident.orphans import CUT, Orphans
@@ -46,10 +47,12 @@ class Recovery:
 
     async def run_once(self) -> None:
         """Bring every unfinished incident to where it is owed. One that cannot be taken up holds up no other."""
+        failpoint("recovery.survey.before")
         try:
             await self._orphans.run_once()
         except (VigintdError, OSError) as error:  # they stay for the next start
             log.error("spool.unsurveyed", error=str(error))
+        failpoint("recovery.survey.after")
         for row in await self._journal.unfinished():
             incident = row.incident
             if incident.state not in (IncidentState.TRIGGERED, IncidentState.RECORDING):
@@ -93,7 +96,9 @@ class Recovery:
             parts: tuple[SealedPart, ...] = ()
             problem = f"it was set aside: {MOST_TAKEOVERS} starts in a row did not get beyond it"
         else:
+            failpoint("recovery.salvage.before")
             parts = await self._spool.salvage(incident.id, CUT)
+            failpoint("recovery.salvage.after")
             if not parts and await self._spool.left_sources(incident.id):
                 self._unencoded.append(row)
                 return

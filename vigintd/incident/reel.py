@@ -42,6 +42,13 @@ class Reel:
         self._is_over = True
         self._changed.set()
 
+    async def begins(self) -> bool:
+        """Wait for the first part; False when it is over without one."""
+        while not (self._parts or self._is_over):
+            self._changed.clear()
+            await self._changed.wait()
+        return bool(self._parts)
+
     async def parts(self) -> AsyncGenerator[GrowingPart]:
         """Every part from the first on, each as soon as it has begun; ends when no more will come."""
         number = 0

@@ -1,7 +1,7 @@
 """What leaves the spool, and when: clips that were published, once their links have expired.
 
-Owns that rule and nothing else. What was not published stays, however old: it is owed. Goes by the wall clock, as
-links do; a clip is removed here no sooner than its link has expired on the host.
+Owns that rule and nothing else. What was not published stays, however old: it is owed. A clip goes when its time has passed
+by lived time and by the wall clock, so that no clock that was set removes one early (see `lived.may_go`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import structlog
 from vigintd.clock import Clock
 from vigintd.errors import VigintdError
 from vigintd.journal import EffectKind, EffectState, IncidentRow, Journal
+from vigintd.lived import may_go
 from vigintd.model import IncidentState
 from vigintd.spool import Spool
 
@@ -53,5 +54,10 @@ class Retention:
         was_published = nothing_there or any(
             effect.kind is EffectKind.PUBLISH and effect.state is EffectState.DONE for effect in row.effects
         )
-        ended_at = incident.ended_at or incident.detection.at
-        return incident.state is IncidentState.CLOSED and was_published and self._clock.now() >= ended_at + self._kept
+        if incident.state is not IncidentState.CLOSED or not was_published or row.ended_lived is None:
+            return False
+        return may_go(
+            kept_s=self._kept.total_seconds(),
+            lived_s=(self._journal.now() - row.ended_lived).total_seconds(),
+            wall_says_so=self._clock.now() >= (incident.ended_at or incident.detection.at) + self._kept,
+        )

@@ -25,11 +25,13 @@ from vigintd.clip.recorder import ClipRecorder
 from vigintd.clip.snapshot import snapshot_jpeg
 from vigintd.clock import Clock, first_of
 from vigintd.errors import ClipError, TransientError, VigintdError
+from vigintd.failpoints import failpoint
 from vigintd.incident.absences import Absences
 from vigintd.incident.audience import Audience
 from vigintd.incident.courier import Courier
 from vigintd.incident.publisher import Publisher
 from vigintd.incident.reel import Reel
+from vigintd.incident.space import Space, disk_trouble
 from vigintd.journal import EffectKind, Journal, Owed
 from vigintd.model import Detection, Incident, IncidentState, NoVideo, Packet, Risk
 from vigintd.publish import Host
@@ -46,6 +48,9 @@ then, nothing is recorded, and people are told that."""
 
 BATCH_S = 0.25
 """Packets come to the ring in batches; those of the last moment come so late at most."""
+
+DISK_PATIENCE_S = 5.0
+"""A disk that has room and takes nothing for so long ends the clip."""
 
 _RISKS = (Risk.UNKNOWN, Risk.LOW, Risk.MEDIUM, Risk.HIGH)
 """Rising; a later detection may raise an incident's risk and never lowers it."""
@@ -85,6 +90,7 @@ class Rooms:
     host: Host
     courier: Courier
     publisher: Publisher
+    space: Space
     clock: Clock
     random: Random
 
@@ -101,6 +107,10 @@ class Story:
         self._ring = ring
         self._rooms = rooms
         self._last_detection_s = detection.arrived_s
+        self._unstored = ""
+        """Why the disk takes no more of the clip, in words for a user; the incident goes on all the same."""
+        self._failing_since_s: float | None = None
+        """Since when the disk has taken nothing."""
         self._is_over = False
         """Nothing is recorded any more, or the camera will show nothing more."""
 
@@ -118,7 +128,7 @@ class Story:
         """Live through the incident, from its row to its sealed clip. Raises `JournalUnavailable` when there is no row."""
         # Of this task and of all it starts: every line of an incident says which one it is.
         structlog.contextvars.bind_contextvars(incident=self.incident.id, camera=self.incident.camera)
-        with self._rooms.publisher.live(self.incident.id) as reel:
+        with self._rooms.publisher.live(self.incident.id) as reel, self._rooms.space.recording():
             try:
                 await self._open()
                 self.promised = True
@@ -139,7 +149,7 @@ class Story:
 
         Alerts are due when the link plays, and at the latest in `text_after_s`.
         """
-        due_at = self._rooms.clock.now() + timedelta(seconds=self._plan.audience.text_after_s)
+        due_at = self._rooms.journal.now() + timedelta(seconds=self._plan.audience.text_after_s)
         alerts = [Owed(EffectKind.ALERT, recipient, due_at) for recipient in self._plan.audience.recipients]
         await self._patiently(
             lambda: self._rooms.journal.open_incident(self.incident, [*alerts, Owed(EffectKind.PUBLISH, "")]),
@@ -176,7 +186,9 @@ class Story:
             clock=self._rooms.clock,
         )
         try:
-            partial_because = await self._pump(recorder)
+            if self._rooms.space.full:
+                await self._rooms.space.run_once()  # there may be room by now
+            partial_because = await self._pump(recorder, reel)
             sealed = await recorder.seal(partial=partial_because)
         except (VigintdError, OSError) as error:
             self._is_over = True
@@ -189,13 +201,14 @@ class Story:
         ended = replace(self.incident, state=IncidentState.SEALED, parts=sealed, ended_at=self._rooms.clock.now())
         ended = replace(ended, originals=recorder.originals)
         if not sealed:
-            ended = replace(ended, no_video=NoVideo.UNRECORDED, problem=ended.problem or "nothing was recorded")
+            no_video = NoVideo.UNSTORED if self._unstored else NoVideo.UNRECORDED
+            ended = replace(ended, no_video=no_video, problem=ended.problem or self._unstored or "nothing was recorded")
         await self._become(ended, surely=True)
         log.info("clip.sealed", parts=len(sealed), size_bytes=sum(part.length_bytes for part in sealed))
         if not sealed:
             await self._rooms.courier.hurry(self.incident.id)
 
-    async def _pump(self, recorder: ClipRecorder) -> str:
+    async def _pump(self, recorder: ClipRecorder, reel: Reel) -> str:
         """Move packets from the ring into the clip until the incident's end; answers what is missing, or nothing.
 
         The end is a packet's arrival, not the time it is read: what the ring holds already is written also when the
@@ -219,7 +232,7 @@ class Story:
                     end_s = self._end_s()
                     packets = [packet for packet in batch if packet.arrived_s < end_s]
                     absences.look(packets)
-                    trouble = await self._write(recorder, packets) or trouble
+                    trouble = await self._write(recorder, reel, packets) or trouble
                     if batch[-1].arrived_s >= end_s:
                         break
             finally:
@@ -228,17 +241,47 @@ class Story:
                     await asyncio.gather(upcoming, return_exceptions=True)
         return "; ".join(filter(None, (trouble, absences.text, stopped or absences.at_end(self._end_s()))))
 
-    async def _write(self, recorder: ClipRecorder, packets: list[Packet]) -> str:
+    async def _write(self, recorder: ClipRecorder, reel: Reel, packets: list[Packet]) -> str:
         """Write what can be written; answers what went wrong. The incident goes on: the next write may succeed."""
+        if full := self._rooms.space.full:
+            await self._end_early(recorder, reel, full)
+        if self._unstored:
+            return self._unstored
         try:
             await recorder.write(packets)
-        except (OSError, ClipError, TransientError) as error:
+        except OSError as error:
+            return await self._bear(recorder, reel, error)
+        except (ClipError, TransientError) as error:
             log.error("clip.damaged", error=str(error))
             return redacted(str(error))
+        self._failing_since_s = None
         if self.incident.pre_roll_s is None and recorder.started_s is not None:
             pre_roll_s = max(0.0, self.incident.detection.arrived_s - recorder.started_s)
             await self._become(replace(self.incident, state=IncidentState.RECORDING, pre_roll_s=round(pre_roll_s, 3)))
         return ""
+
+    async def _bear(self, recorder: ClipRecorder, reel: Reel, error: OSError) -> str:
+        """Go on with a disk that took nothing, for a while and as long as it has room; answers what went wrong."""
+        now_s, trouble = self._rooms.clock.monotonic_s(), redacted(disk_trouble(error))
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+            log.error("clip.damaged", error=str(error))
+        has_room = await self._rooms.space.run_once()
+        if not has_room or now_s >= self._failing_since_s + DISK_PATIENCE_S:
+            await self._end_early(recorder, reel, self._rooms.space.full or trouble)
+        return self._unstored or trouble
+
+    async def _end_early(self, recorder: ClipRecorder, reel: Reel, reason: str) -> None:
+        """Write no more of this clip. The incident stays open, or each further detection would open, and mail, another."""
+        if self._unstored:
+            return
+        self._unstored = reason
+        log.error("clip.ended_early", reason=reason)
+        if not recorder.is_begun:
+            await recorder.give_up()  # there shall be no clip of which people were told that there is none
+            await self._become(replace(self.incident, no_video=NoVideo.UNSTORED, problem=reason))
+            await reel.pictured.wait()
+            await self._rooms.courier.hurry(self.incident.id)
 
     # The snapshot
 
@@ -247,7 +290,9 @@ class Story:
         try:
             moment_s = self.incident.detection.arrived_s
             jpeg = await snapshot_jpeg(self._ring.since(moment_s), moment_s)
+            failpoint("snapshot.keep.before")
             await self._rooms.spool.keep(self.incident.id, ".jpg", jpeg)
+            failpoint("snapshot.keep.after")
         except (VigintdError, OSError) as error:
             log.warning("snapshot.missing", error=str(error))
         finally:

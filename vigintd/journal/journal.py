@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,7 @@ import structlog
 from vigintd.clock import Clock
 from vigintd.errors import JournalUnavailable
 from vigintd.failpoints import failpoint
-from vigintd.journal.opening import UNREADABLE, open_file, put_away
+from vigintd.journal.opening import UNREADABLE, is_damage, open_file, put_away, read_mark, suspect
 from vigintd.journal.rows import (
     Effect,
     EffectKind,
@@ -31,6 +32,8 @@ from vigintd.journal.rows import (
     effect_of,
     incident_columns,
     incident_of,
+    mark_columns,
+    moved,
     plain_text,
     stamp,
     time_of,
@@ -41,17 +44,23 @@ from vigintd.journal.schema import (
     ADVANCED,
     AGAIN,
     CLOSE,
+    DONE_ALREADY,
     FOLLOW_UPS_DUE,
+    MARK,
     NOTED,
     OPEN,
     OWE,
     OWING,
+    PROMISED,
     RECORD,
     REVIVE,
 )
+from vigintd.lived import Lived
 from vigintd.model import Incident, IncidentState, NoVideo
 
 _log = structlog.get_logger()
+
+_UNENDED = (IncidentState.TRIGGERED, IncidentState.RECORDING)
 
 _Parameters = Mapping[str, object] | tuple[object, ...]
 
@@ -59,11 +68,15 @@ _Parameters = Mapping[str, object] | tuple[object, ...]
 class Journal:
     """The open journal; see `open`."""
 
-    def __init__(self, database: aiosqlite.Connection, path: Path, clock: Clock, *, is_new: bool) -> None:
+    def __init__(self, database: aiosqlite.Connection, path: Path, clock: Clock, lived: Lived, *, is_new: bool) -> None:
         self.is_new = is_new
         """It was made when it was opened: there was none, or what was there was damaged."""
         self.on_change: Callable[[str], None] = lambda _incident_id: None
         """Called with the incident's id after every commit that changed one, or what is owed of it."""
+        self.damaged = asyncio.Event()
+        """Set when the file turned out to be damaged while it was open; opening it anew is what mends that."""
+        self.lived = lived
+        """The time that the journal goes by; see `now`."""
         self._database = database
         self._path = path
         self._clock = clock
@@ -72,20 +85,36 @@ class Journal:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, path: Path, clock: Clock) -> AsyncIterator[Self]:
+    async def open(cls, path: Path, clock: Clock, *, boot: str | None = None) -> AsyncIterator[Self]:
         """Open the journal at `path`, made when it is not there, and close it at the end.
 
         One that is damaged is set aside, and a new one made: see `is_new` and `set_aside`. Raises `PermanentError` when
-        the file cannot be opened or written, or is of a newer vigintd.
+        the file cannot be opened or written, or is of a newer vigintd. `boot` is the machine's run (None: asked of the kernel).
         """
         database, is_new = await open_file(path, clock)
-        journal = cls(database, path, clock, is_new=is_new)
         try:
-            yield journal
+            journal = cls(database, path, clock, Lived(clock, await read_mark(database), boot=boot), is_new=is_new)
+            await journal.keep_time()
+            try:
+                yield journal
+            finally:
+                # Commits whose callers did not wait.
+                await asyncio.gather(*journal._jobs, return_exceptions=True)
+                await journal.keep_time()
         finally:
-            # Commits whose callers did not wait.
-            await asyncio.gather(*journal._jobs, return_exceptions=True)
             await database.close()
+
+    def now(self) -> datetime:
+        """What is due, and how old it is, goes by this time, which nobody can set: lived time (see `lived`)."""
+        return self.lived.now()
+
+    async def keep_time(self) -> None:
+        """Write down how far lived time has come; what is not is lost with the power. Where it fails, that is said."""
+        async with self._turn:
+            try:
+                await self._database.execute(MARK, mark_columns(self.lived.mark()))
+            except sqlite3.Error as error:
+                _log.warning("journal.time_unkept", error=str(self._unavailable(error)))
 
     def set_aside(self) -> Sequence[Path]:
         """Damaged journals that lie beside this one, newest first; who has looked into one may delete it."""
@@ -93,58 +122,66 @@ class Journal:
 
     async def open_incident(self, incident: Incident, owed: Sequence[Owed]) -> None:
         """Make the row that stands before anything else happens, and in the same commit what is owed from now on."""
-        failpoint("journal.open_incident.before")
-        columns = _opening_columns(IncidentRow(incident, None, 0, ()))
+        columns = _opening_columns(IncidentRow(incident, None, 0, (), self._ended_lived(incident)))
         owing = [(OWE, self._owed_columns(incident.id, effect)) for effect in owed]
-        await self._commit((OPEN, columns), *owing, about=incident.id)
-        failpoint("journal.open_incident.after")
+        await self._commit("open_incident", (OPEN, columns), *owing, about=incident.id)
 
     async def record_incident(self, incident: Incident) -> None:
         """Write what the incident has become. Its state only ever moves on, and the first problem stays."""
-        await self._commit((RECORD, incident_columns(incident)), about=incident.id, closing=True)
+        ended_lived = self._ended_lived(incident)
+        columns = incident_columns(incident) | {"ended_lived": stamp(ended_lived) if ended_lived else None}
+        await self._commit("record_incident", (RECORD, columns), about=incident.id, closing=True)
 
     async def adopt(self, rows: Sequence[IncidentRow]) -> None:
-        """Take incidents of which there is no row as they are said to be, with all that is owed of them, in one commit."""
+        """Take incidents of which there is no row as they are said to be, with all that is owed of them, in one commit.
+
+        Everything keeps its age and its wait, by this journal's time.
+        """
+        rows = [self._moved(row) for row in rows]
         incidents = [(ADOPT, _opening_columns(row)) for row in rows]
         effects = [(ADOPT_EFFECT, effect_columns(effect)) for row in rows for effect in row.effects]
-        await self._commit(*incidents, *effects, about=[row.incident.id for row in rows])
+        await self._commit("adopt", *incidents, *effects, about=[row.incident.id for row in rows])
 
-    async def note(self, incident_id: str, *, no_video: NoVideo | None, problem: str) -> None:
-        """What went wrong for good, and why no link will ever play (None where one does); what was noted before stays."""
-        sql = f"UPDATE incident SET {NOTED} WHERE id = :id"  # noqa: S608 - constants
-        await self._commit((sql, {"id": incident_id, "no_video": no_video, "problem": plain_text(problem)}), about=incident_id)
+    async def catch_up(self, row: IncidentRow) -> None:
+        """The incident was once further on than its row says: what was recorded and done by then counts."""
+        row, incident_id = self._moved(row), row.incident.id
+        is_published = any(each.kind is EffectKind.PUBLISH and each.state is EffectState.DONE for each in row.effects)
+        reached = row.incident
+        if reached.state is IncidentState.CLOSED:  # which it is again when nothing is owed
+            reached = replace(reached, state=IncidentState.PUBLISHED if is_published else IncidentState.SEALED)
+        effects = [(ADOPT_EFFECT, effect_columns(effect)) for effect in row.effects]
+        done = [(DONE_ALREADY, effect_columns(effect)) for effect in row.effects if effect.state is EffectState.DONE]
+        record = (RECORD, _opening_columns(replace(row, incident=reached)))
+        await self._commit("adopt", record, *effects, *done, about=incident_id, closing=True)
+
+    def _moved(self, row: IncidentRow) -> IncidentRow:
+        row = moved(row, self.now() - row.as_of) if row.as_of else row
+        return replace(row, ended_lived=row.ended_lived or self._ended_lived(row.incident))
 
     async def take_over(self, incident_id: str) -> int:
         """A starting daemon takes up an unfinished incident; answers how often that has happened, this time included."""
         sql = "UPDATE incident SET takeovers = takeovers + 1 WHERE id = ?"
-        await self._commit((sql, (incident_id,)), about=incident_id)
+        await self._commit("take_over", (sql, (incident_id,)), about=incident_id)
         row = await self.incident(incident_id)
         return row.takeovers if row else 0
 
     async def record_playable(self, incident_id: str) -> None:
         """The host holds a first fragment that plays, as of now; in the same commit, follow-ups are due."""
-        now = stamp(self._clock.now())
+        playable_at = stamp(self._clock.now())
         await self._commit(
-            ("UPDATE incident SET playable_at = coalesce(playable_at, ?) WHERE id = ?", (now, incident_id)),
-            (FOLLOW_UPS_DUE, {"incident_id": incident_id, "now": now}),
+            "record_playable",
+            ("UPDATE incident SET playable_at = coalesce(playable_at, ?) WHERE id = ?", (playable_at, incident_id)),
+            (FOLLOW_UPS_DUE, {"incident_id": incident_id, "now": stamp(self.now())}),
             about=incident_id,
         )
 
-    async def owe(self, incident_id: str, owed: Owed) -> Effect:
-        """Owe an effect from now on; one that is owed, done or dead already stays as it is. Answers the row."""
-        failpoint("journal.owe.before")
-        columns = self._owed_columns(incident_id, owed)
-        await self._commit((OWE, columns), about=incident_id)
-        failpoint("journal.owe.after")
-        return (await self._effects("WHERE key = ?", (columns["key"],)))[0]
-
     async def hasten(self, kind: EffectKind, incident_id: str | None = None) -> Sequence[Effect]:
         """Make due now what was never tried, of one incident or (None) of all; answers what is due of them."""
-        now = stamp(self._clock.now())
+        now = stamp(self.now())
         untried = "state = 'owed' AND attempts = 0 AND kind = :kind AND incident_id = coalesce(:incident_id, incident_id)"
         parameters = {"kind": kind, "incident_id": incident_id, "now": now}
         sql = f"UPDATE effect SET next_try_at = min(next_try_at, :now) WHERE {untried}"  # noqa: S608 - a clause of this function
-        await self._commit((sql, parameters), about=())
+        await self._commit("hasten", (sql, parameters), about=())
         return await self._effects(f"WHERE {untried}", {"kind": kind, "incident_id": incident_id})
 
     async def settle(self, key: str, then: Owed | None = None) -> None:
@@ -152,7 +189,6 @@ class Journal:
 
         A follow-up whose link plays by now is due at once. A clip that is published makes its incident so.
         """
-        failpoint("journal.settle.before")
         incident_id = key.split("/", 1)[0]
         following: list[tuple[str, _Parameters]] = []
         if key.split("/")[1] == EffectKind.PUBLISH:
@@ -161,17 +197,38 @@ class Journal:
         if then is not None:
             columns = self._owed_columns(incident_id, then)
             following += [(OWE, columns), (FOLLOW_UPS_DUE, {"incident_id": incident_id, "now": columns["now"]})]
-        await self._commit(self._attempt_ended(key, EffectState.DONE, "", None), *following, about=incident_id, closing=True)
-        failpoint("journal.settle.after")
+        done = self._attempt_ended(key, EffectState.DONE, "", None)
+        await self._commit("settle", done, *following, about=incident_id, closing=True)
 
     async def postpone(self, key: str, error: str, next_try_at: datetime) -> None:
-        """An attempt failed; the effect stays owed and is due again at `next_try_at`."""
-        await self._commit(self._attempt_ended(key, EffectState.OWED, error, next_try_at), about=key.split("/", 1)[0])
+        """An attempt failed; the effect stays owed and is due again at `next_try_at`, by `now`."""
+        ended = self._attempt_ended(key, EffectState.OWED, error, next_try_at)
+        await self._commit("postpone", ended, about=key.split("/", 1)[0])
 
-    async def bury(self, key: str, error: str) -> None:
-        """An attempt failed for good."""
+    async def promised(self, *, limit: int = 10_000) -> Sequence[Effect]:
+        """Follow-ups that wait for a link which does not play yet, newest owed first; each ends when it comes due."""
+        now = {"now": stamp(self.now()), "limit": limit}
+        rows = await self._rows(f"SELECT effect.* FROM effect {PROMISED} ORDER BY effect.owed_at DESC, key LIMIT :limit", now)  # noqa: S608 - a constant
+        return [effect_of(row) for row in rows]
+
+    async def note_reminded(self, promises: Sequence[Effect]) -> None:
+        """Those who wait for these were told just now that they are still owed."""
+        sql, now = "UPDATE effect SET reminded_at = ? WHERE key = ?", stamp(self.now())
+        about = {promise.incident_id for promise in promises}
+        await self._commit("settle", *((sql, (now, promise.key)) for promise in promises), about=about)
+
+    async def bury(self, key: str, error: str, *, no_video: NoVideo | None = None) -> None:
+        """An attempt failed for good. In the same commit, an incident whose clip it was says so.
+
+        `no_video` is then why no link will ever play (None where one does). What an incident said before stays.
+        """
+        incident_id = key.split("/", 1)[0]
+        noting: list[tuple[str, _Parameters]] = []
+        if key.split("/")[1] == EffectKind.PUBLISH:
+            sql = f"UPDATE incident SET {NOTED} WHERE id = :id"  # noqa: S608 - constants
+            noting = [(sql, {"id": incident_id, "no_video": no_video, "problem": plain_text(error)})]
         ended = self._attempt_ended(key, EffectState.DEAD, error, None)
-        await self._commit(ended, about=key.split("/", 1)[0], closing=True)
+        await self._commit("bury", *noting, ended, about=incident_id, closing=True)
 
     async def revive(self, incident_id: str | None, *, links_until: datetime) -> Sequence[Effect]:
         """Try again now what failed, of one incident or (None) of all; answers it as it stood.
@@ -179,22 +236,22 @@ class Journal:
         What was given up is owed anew from now on, as if never tried, and its incident is open again. A follow-up waits
         for its link until `links_until`. What had only been put off is due now.
         """
-        parameters = {"incident_id": incident_id, "now": stamp(self._clock.now()), "links_until": stamp(links_until)}
+        parameters = {"incident_id": incident_id, "now": stamp(self.now()), "links_until": stamp(links_until)}
         failed = await self._effects(f"WHERE {AGAIN} ORDER BY owed_at DESC, key", {"incident_id": incident_id})
         if failed:
             statements = [(sql, parameters) for sql in REVIVE]
-            await self._commit(*statements, about={effect.incident_id for effect in failed})
+            await self._commit("revive", *statements, about={effect.incident_id for effect in failed})
         return failed
 
     async def due(
         self, *kinds: EffectKind, now: datetime | None = None, oldest_first: bool = False, limit: int = 100
     ) -> Sequence[Effect]:
-        """Effects of these kinds whose time has come at `now` (None: by the clock), newest owed first or oldest first."""
+        """Effects of these kinds whose time has come at `now` (None: now), newest owed first or oldest first."""
         among, parameters = _among(kinds)
         order = "ASC" if oldest_first else "DESC"
         return await self._effects(
             f"WHERE state = 'owed' AND kind IN {among} AND next_try_at <= :now ORDER BY owed_at {order}, key LIMIT :limit",
-            parameters | {"now": stamp(now or self._clock.now()), "limit": limit},
+            parameters | {"now": stamp(now or self.now()), "limit": limit},
         )
 
     async def next_try_at(self, *kinds: EffectKind, after: datetime | None = None) -> datetime | None:
@@ -229,7 +286,8 @@ class Journal:
         for row in await self._rows(f"SELECT * FROM incident {where}", parameters):  # noqa: S608 - clauses of this file
             try:
                 effects = tuple(await self._effects("WHERE incident_id = ? ORDER BY owed_at, key", (row["id"],)))
-                found.append(IncidentRow(incident_of(row), time_of(row["playable_at"]), row["takeovers"], effects))
+                playable_at, ended_lived = time_of(row["playable_at"]), time_of(row["ended_lived"])
+                found.append(IncidentRow(incident_of(row), playable_at, row["takeovers"], effects, ended_lived, self.now()))
             except UNREADABLE as error:  # a bad sector under one row is that row's alone
                 _log.error("journal.unreadable", incident=row["id"], error=str(error))
         return found
@@ -238,8 +296,11 @@ class Journal:
         rows = await self._rows(f"SELECT * FROM effect {where}", parameters)  # noqa: S608 - clauses of this file
         return [effect_of(row) for row in rows]
 
+    def _ended_lived(self, incident: Incident) -> datetime | None:
+        return self.now() if incident.ended_at or incident.state not in _UNENDED else None
+
     def _owed_columns(self, incident_id: str, owed: Owed) -> dict[str, object]:
-        now = self._clock.now()
+        now = self.now()
         return {
             "key": f"{incident_id}/{owed.kind}/{owed.what}",
             "incident_id": incident_id,
@@ -259,26 +320,37 @@ class Journal:
         )
         return sql, (state, plain_text(error), settled_at, stamp(next_try_at) if next_try_at else None, key)
 
+    def _unavailable(self, error: sqlite3.Error) -> JournalUnavailable:
+        if is_damage(error) and not self.damaged.is_set():
+            _log.error("journal.damaged", reason=str(error))
+            suspect(self._path)
+            self.damaged.set()
+        return JournalUnavailable(f"the journal cannot be used now: {error}")
+
     async def _rows(self, sql: str, parameters: _Parameters) -> list[sqlite3.Row]:
         async with self._turn:
             try:
                 return list(await self._database.execute_fetchall(sql, parameters))
             except sqlite3.Error as error:
-                raise _unavailable(error) from error
+                raise self._unavailable(error) from error
 
-    async def _commit(self, *statements: tuple[str, _Parameters], about: str | Iterable[str], closing: bool = False) -> None:
+    async def _commit(
+        self, what: str, *statements: tuple[str, _Parameters], about: str | Iterable[str], closing: bool = False
+    ) -> None:
         """Commit all of them, or none; `about` which incidents they are is told to `on_change`.
 
         With `closing`, an incident closes in the same commit if nothing is owed of it any more. A caller that is cancelled
-        leaves the commit to finish by itself.
+        leaves the commit to finish by itself. `what` is its name among failpoints.
         """
         changed = [about] if isinstance(about, str) else list(about)
-        job = asyncio.create_task(self._committed(statements, changed, closing=closing))
+        job = asyncio.create_task(self._committed(what, statements, changed, closing=closing))
         self._jobs.add(job)  # the loop itself holds tasks weakly
         job.add_done_callback(self._jobs.discard)
         await asyncio.shield(job)
 
-    async def _committed(self, statements: Sequence[tuple[str, _Parameters]], about: Sequence[str], *, closing: bool) -> None:
+    async def _committed(
+        self, what: str, statements: Sequence[tuple[str, _Parameters]], about: Sequence[str], *, closing: bool
+    ) -> None:
         closed = []
         async with self._turn:
             try:
@@ -288,14 +360,16 @@ class Journal:
                         await self._database.execute(sql, parameters)
                     if closing:
                         closed = [id_ for id_ in about if (await self._database.execute(CLOSE, {"id": id_})).rowcount]
+                    failpoint(f"journal.{what}.before")
                     await self._database.execute("COMMIT")
+                    failpoint(f"journal.{what}.after")
                 except Exception:
                     # A full disk and an I/O error have rolled back already (https://sqlite.org/lang_transaction.html, 3).
                     if self._database.in_transaction:
                         await self._database.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise _unavailable(error) from error
+                raise self._unavailable(error) from error
         for incident_id in closed:
             _log.info("incident.closed", incident=incident_id)
         for incident_id in about:
@@ -305,12 +379,9 @@ class Journal:
 def _opening_columns(row: IncidentRow) -> dict[str, object]:
     incident = row.incident
     playable_at = stamp(row.playable_at) if row.playable_at else None
+    ended_lived = stamp(row.ended_lived) if row.ended_lived else None
     only_here = {"camera": incident.camera, "at": stamp(incident.detection.at), "takeovers": row.takeovers}
-    return incident_columns(incident) | only_here | {"playable_at": playable_at}
-
-
-def _unavailable(error: sqlite3.Error) -> JournalUnavailable:
-    return JournalUnavailable(f"the journal cannot be used now: {error}")
+    return incident_columns(incident) | only_here | {"playable_at": playable_at, "ended_lived": ended_lived}
 
 
 def _among(kinds: Sequence[EffectKind]) -> tuple[str, dict[str, object]]:

@@ -6,10 +6,12 @@ here: who opened a new journal fills it from what lies in the spool.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC
 from pathlib import Path
 
 import aiosqlite
@@ -17,16 +19,19 @@ import structlog
 
 from vigintd.clock import Clock
 from vigintd.errors import PermanentError
-from vigintd.journal.rows import effect_of, incident_of
-from vigintd.journal.schema import SCHEMA_VERSION, STEPS
+from vigintd.journal.rows import effect_of, incident_of, mark_of, stamp, time_of
+from vigintd.journal.schema import AGED, SCHEMA_VERSION, STEPS
+from vigintd.lived import Mark
 
 _log = structlog.get_logger()
 
 CHECK_S = 5.0
-"""For so long a file is looked over. A journal of 100,000 incidents (200 MB) takes 0.4 s, and 3 s from a cold disk; of a
-larger one the rest is taken for good."""
+"""For so long a file is looked over. A journal of 100,000 incidents (200 MB) takes 3 s; of a larger one the rest is taken for
+good."""
 KEPT = 3
 """Damaged journals that are kept; the oldest goes first. A disk that damages them would fill itself otherwise."""
+AGAIN_S = (0.5, 1.5, 3.0)
+"""A disk that cannot read or write the file is given so many chances, with these waits between them."""
 UNREADABLE = (ValueError, KeyError, TypeError, AssertionError)
 """What a row raises whose values were written over: SQLite keeps no checksums."""
 
@@ -39,12 +44,18 @@ _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _FORMATS = (b"\1\1", b"\2\2")
 """Bytes 18 and 19, as a rollback journal or a WAL leaves them; anything else makes SQLite call the file read-only."""
-_BESIDE = ("", "-wal", "-shm")
-"""How the names of a SQLite file, of its log and of the log's index end."""
+_SUSPECT = ".suspect"
+"""Ends the name of an empty file beside a journal that was found damaged while it was open."""
+_BESIDE = (_SUSPECT, "", "-wal", "-shm")
+"""How the names of that, of a SQLite file, of its log and of the log's index end; in this order they are moved."""
 
 
 class _Damaged(Exception):
     """The file is there and is no whole journal; the message says how."""
+
+
+class _DiskFailed(_Damaged):
+    """The disk could not read or write the file; it may the next time."""
 
 
 if sqlite3.sqlite_version_info < (3, 38):  # pragma: no cover - Debian 12 has 3.40
@@ -54,20 +65,54 @@ if sqlite3.sqlite_version_info < (3, 38):  # pragma: no cover - Debian 12 has 3.
 async def open_file(path: Path, clock: Clock) -> tuple[aiosqlite.Connection, bool]:
     """A connection to a whole journal of this schema, and whether that was made now: there was none, or a damaged one.
 
-    Raises `PermanentError` where it cannot be opened or written, or is of a newer vigintd.
+    Raises `PermanentError` where it cannot be opened or written, or is of a newer vigintd; what was there is then as it was.
     """
     try:
-        return await _open(path, clock)
+        return await _open_patiently(path, clock)
     except _Damaged as damage:
         try:
-            kept = _put_away(path, clock.now())
+            kept = _move(path, path.with_name(f"{path.name}.damaged-{clock.now().astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"))
         except OSError as error:
             raise PermanentError(f"{path}: the journal is damaged ({damage}) and cannot be moved: {error}") from error
         _log.error("journal.damaged", reason=str(damage), kept_as=str(kept))
     try:
-        return await _open(path, clock)
-    except _Damaged as again:
-        raise PermanentError(f"{path}: the journal cannot be used: {again}") from again
+        opened = await _open(path, clock)
+    except (_Damaged, PermanentError) as again:
+        # Otherwise one start after another would set aside what the one before had made, and the journal itself be lost.
+        with suppress(OSError):
+            _move(kept, path)
+        raise PermanentError(f"{path}: the journal cannot be used, nor a new one made: {again}; look after the disk") from again
+    # By its name the one just kept may be the oldest: the clock that named the others may have been wrong.
+    for old in [other for other in put_away(path) if other != kept][KEPT - 1 :]:
+        for end in _BESIDE:
+            old.with_name(old.name + end).unlink(missing_ok=True)
+    return opened
+
+
+async def _open_patiently(path: Path, clock: Clock) -> tuple[aiosqlite.Connection, bool]:
+    for wait_s in AGAIN_S:
+        try:
+            return await _open(path, clock)
+        except _DiskFailed as error:
+            _log.warning("journal.delayed", error=str(error), retry_in_s=wait_s)
+        await clock.sleep(wait_s)
+    return await _open(path, clock)
+
+
+async def read_mark(database: aiosqlite.Connection) -> Mark | None:
+    """How far lived time had come when it was last written down, or None where it never was."""
+    return next((mark_of(row) for row in await database.execute_fetchall("SELECT * FROM mark")), None)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an open journal says of its file that it is none any more."""
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def suspect(path: Path) -> None:
+    """Have the next opening set this journal aside, though it may find nothing; what an open one came upon is enough."""
+    with suppress(OSError):
+        path.with_name(path.name + _SUSPECT).touch(mode=0o600)
 
 
 def put_away(path: Path) -> Sequence[Path]:
@@ -80,6 +125,8 @@ async def _open(path: Path, clock: Clock) -> tuple[aiosqlite.Connection, bool]:
         _check_header(path)
         database = await aiosqlite.connect(path, isolation_level=None)
     except (sqlite3.Error, OSError) as error:
+        if _is_disk_failure(error):
+            raise _DiskFailed(str(error)) from error
         raise PermanentError(f"{path}: the journal cannot be opened: {error}") from error
     try:
         return database, await _prepare(database, path, clock)
@@ -88,8 +135,10 @@ async def _open(path: Path, clock: Clock) -> tuple[aiosqlite.Connection, bool]:
         raise _Damaged(f"what is in it cannot be read: {error}") from error
     except sqlite3.Error as error:
         await database.close()
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:  # what Python itself raises has none
+        if _code(error) in _DAMAGE:
             raise _Damaged(str(error)) from error
+        if _is_disk_failure(error):
+            raise _DiskFailed(str(error)) from error
         raise PermanentError(f"{path}: the journal cannot be used: {error}") from error
     except BaseException:
         await database.close()
@@ -114,12 +163,15 @@ async def _prepare(database: aiosqlite.Connection, path: Path, clock: Clock) -> 
         # One transaction, so that a death in between leaves the old version and nothing else.
         steps = "".join(STEPS[version:])
         await database.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        await database.execute(AGED, (stamp(clock.now()),))
     await _check_rows(database)
     return version == 0
 
 
 def _check_header(path: Path) -> None:
     """Of what SQLite answers with something else than damage (https://sqlite.org/fileformat2.html, section 1.3)."""
+    if path.with_name(path.name + _SUSPECT).exists():
+        raise _Damaged("it was found damaged while it was open")
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
@@ -133,7 +185,8 @@ async def _check_pages(database: aiosqlite.Connection, clock: Clock) -> None:
     deadline_s = clock.monotonic_s() + CHECK_S
     await database.set_progress_handler(lambda: clock.monotonic_s() > deadline_s, _STEPS_BETWEEN_LOOKS)
     try:
-        (row,) = await database.execute_fetchall("PRAGMA quick_check(1)")
+        # Not quick_check: an index that does not fit its table is found out by whoever reads by it, with the daemon running.
+        (row,) = await database.execute_fetchall("PRAGMA integrity_check(1)")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
@@ -146,26 +199,37 @@ async def _check_pages(database: aiosqlite.Connection, clock: Clock) -> None:
 
 
 async def _check_rows(database: aiosqlite.Connection) -> None:
-    """What a start needs must be readable: incidents that are not closed, and what is owed."""
+    """What a start needs must be readable: incidents that are not closed, their effects, and whatever is owed."""
     for row in await database.execute_fetchall("SELECT * FROM incident WHERE state != 'closed'"):
-        incident_of(row)
-    for row in await database.execute_fetchall("SELECT * FROM effect WHERE state = 'owed'"):
-        effect_of(row)
+        incident_of(row), time_of(row["playable_at"]), time_of(row["ended_lived"])
+    of_these = "state NOT IN ('done', 'dead') OR incident_id IN (SELECT id FROM incident WHERE state != 'closed')"
+    for row in await database.execute_fetchall(f"SELECT * FROM effect WHERE {of_these}"):  # noqa: S608 - a constant
+        effect = effect_of(row)
+        if effect.key != f"{effect.incident_id}/{effect.kind}/{effect.what}":
+            raise _Damaged(f"its effect {effect.key} is not what its key says")
+    await read_mark(database)
 
 
-def _put_away(path: Path, now: datetime) -> Path:
-    """Rename the journal and what SQLite keeps beside it, durably; answers its new name."""
-    kept = path.with_name(f"{path.name}.damaged-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}")
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; what Python itself raises has none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _is_disk_failure(error: sqlite3.Error | OSError) -> bool:
+    return error.errno == errno.EIO if isinstance(error, OSError) else _code(error) == sqlite3.SQLITE_IOERR
+
+
+def _move(path: Path, to: Path) -> Path:
+    """Rename a journal and what SQLite keeps beside it, durably; answers its new name. What is there already goes."""
     for end in _BESIDE:
-        source = path.with_name(path.name + end)
+        source, target = (file.with_name(file.name + end) for file in (path, to))
         if source.exists():
-            source.replace(kept.with_name(kept.name + end))
-    for old in put_away(path)[KEPT:]:
-        for end in _BESIDE:
-            old.with_name(old.name + end).unlink(missing_ok=True)
+            source.replace(target)
+        else:
+            target.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return kept
+    return to

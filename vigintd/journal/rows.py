@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from vigintd.lived import Mark
 from vigintd.model import Box, Detection, Incident, IncidentState, NoVideo, Original, Risk, SealedPart
 
 _NESTED = ("detection", "parts", "originals")
@@ -47,12 +48,12 @@ class Owed:
     what: str
     """A recipient's address; empty for a clip."""
     due_at: datetime | None = None
-    """Not tried before; None for at once."""
+    """Not tried before, by `Journal.now`; None for at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One thing owed to the outside, and how it stands."""
+    """One thing owed to the outside, and how it stands. `settled_at` is a label; the other times are of `Journal.now`."""
 
     key: str
     incident_id: str
@@ -64,6 +65,8 @@ class Effect:
     next_try_at: datetime
     settled_at: datetime | None
     last_error: str
+    reminded_at: datetime | None = None
+    """When its recipient was last told that it is still owed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class IncidentRow:
     takeovers: int
     """How often a starting daemon has taken it up unfinished."""
     effects: tuple[Effect, ...]
+    ended_lived: datetime | None = None
+    """When the clip was over, by `Journal.now`; None while it is not."""
+    as_of: datetime | None = field(default=None, compare=False)
+    """When this was read, by `Journal.now`; None for what no journal has held."""
 
 
 def incident_columns(incident: Incident) -> dict[str, object]:
@@ -130,6 +137,7 @@ def effect_of(row: sqlite3.Row | Mapping[str, Any]) -> Effect:
         next_try_at=next_try_at,
         settled_at=time_of(row["settled_at"]),
         last_error=row["last_error"],
+        reminded_at=time_of(row["reminded_at"]),
     )
 
 
@@ -146,6 +154,7 @@ def effect_columns(effect: Effect) -> dict[str, object]:
         "next_try_at": stamp(effect.next_try_at),
         "settled_at": stamp(effect.settled_at) if effect.settled_at else None,
         "last_error": plain_text(effect.last_error),
+        "reminded_at": stamp(effect.reminded_at) if effect.reminded_at else None,
     }
 
 
@@ -158,6 +167,8 @@ def as_plain(row: IncidentRow) -> dict[str, Any]:
         | {
             "playable_at": stamp(row.playable_at) if row.playable_at else None,
             "takeovers": row.takeovers,
+            "ended_lived": stamp(row.ended_lived) if row.ended_lived else None,
+            "as_of": stamp(row.as_of) if row.as_of else None,
             "effects": [effect_columns(effect) for effect in row.effects],
         }
     )
@@ -166,8 +177,40 @@ def as_plain(row: IncidentRow) -> dict[str, Any]:
 def of_plain(plain: Mapping[str, Any]) -> IncidentRow:
     """What `as_plain` wrote. Raises `ValueError`, `KeyError`, `TypeError` or `AssertionError` for anything else."""
     incident = incident_of({**plain, **{name: json.dumps(plain[name]) for name in _NESTED}})
-    effects = tuple(effect_of({**effect, "incident_id": incident.id}) for effect in plain["effects"])
-    return IncidentRow(incident, time_of(plain["playable_at"]), int(plain["takeovers"]), effects)
+    effects = tuple(effect_of({"reminded_at": None, **effect, "incident_id": incident.id}) for effect in plain["effects"])
+    # An older vigintd wrote no lived time.
+    lived = [time_of(plain.get(name)) for name in ("ended_lived", "as_of")]
+    return IncidentRow(incident, time_of(plain["playable_at"]), int(plain["takeovers"]), effects, *lived)
+
+
+def moved(row: IncidentRow, by: timedelta) -> IncidentRow:
+    """The row with the times that are no labels moved, from one journal's time to another's."""
+    effects = (
+        replace(
+            effect,
+            owed_at=effect.owed_at + by,
+            next_try_at=effect.next_try_at + by,
+            reminded_at=effect.reminded_at and effect.reminded_at + by,
+        )
+        for effect in row.effects
+    )
+    return replace(row, effects=tuple(effects), ended_lived=row.ended_lived and row.ended_lived + by)
+
+
+def mark_columns(mark: Mark) -> dict[str, object]:
+    """What is written of a mark, by the columns' names."""
+    return {
+        "lived": stamp(mark.lived),
+        "wall": stamp(mark.wall),
+        "boot_id": mark.boot_id,
+        "monotonic_s": mark.monotonic_s,
+    }
+
+
+def mark_of(row: sqlite3.Row | Mapping[str, Any]) -> Mark:
+    """The mark of its row."""
+    lived, wall = datetime.fromisoformat(row["lived"]), datetime.fromisoformat(row["wall"])
+    return Mark(lived, wall, row["boot_id"], row["monotonic_s"])
 
 
 def plain_text(text: str) -> str:

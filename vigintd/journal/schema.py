@@ -54,11 +54,31 @@ STEPS = (
     DELETE FROM effect WHERE kind = 'upload';
     """,
     "CREATE INDEX effect_open ON effect (incident_id) WHERE state IN ('owed', 'dead');",
+    # What is due, and how old something is, went by the wall clock before.
+    """
+    ALTER TABLE incident ADD COLUMN ended_lived TEXT;     -- `ended_at` in lived time
+    ALTER TABLE effect ADD COLUMN reminded_at TEXT;       -- of lived time, as `owed_at` and `next_try_at` are
+    CREATE TABLE mark (
+        only_one    INTEGER PRIMARY KEY CHECK (only_one = 1),
+        lived       TEXT NOT NULL,
+        wall        TEXT NOT NULL,
+        boot_id     TEXT NOT NULL,
+        monotonic_s REAL NOT NULL
+    ) STRICT;
+    """,
 )
 """From each version of the schema to the next one; a new journal takes them all."""
 
 SCHEMA_VERSION = len(STEPS)
 """`PRAGMA user_version` of what this code reads and writes."""
+
+AGED = "UPDATE incident SET ended_lived = ? WHERE ended_lived IS NULL AND state NOT IN ('triggered', 'recording')"
+"""Clips of a journal that knew no lived time are as old as that."""
+
+MARK = (
+    "INSERT INTO mark (only_one, lived, wall, boot_id, monotonic_s) VALUES (1, :lived, :wall, :boot_id, :monotonic_s)"
+    " ON CONFLICT (only_one) DO UPDATE SET lived = :lived, wall = :wall, boot_id = :boot_id, monotonic_s = :monotonic_s"
+)
 
 OWE = (
     "INSERT INTO effect (key, incident_id, kind, what, state, attempts, owed_at, next_try_at, last_error)"
@@ -67,15 +87,20 @@ OWE = (
 
 OPEN = (
     "INSERT INTO incident (id, camera, state, at, detection, detections, ended_at, pre_roll_s, parts, originals, no_video,"
-    " problem, playable_at, takeovers) VALUES (:id, :camera, :state, :at, :detection, :detections, :ended_at, :pre_roll_s,"
-    " :parts, :originals, :no_video, :problem, :playable_at, :takeovers)"
+    " problem, playable_at, takeovers, ended_lived) VALUES (:id, :camera, :state, :at, :detection, :detections, :ended_at,"
+    " :pre_roll_s, :parts, :originals, :no_video, :problem, :playable_at, :takeovers, :ended_lived)"
 )
 
 ADOPT = f"{OPEN} ON CONFLICT (id) DO NOTHING"
 ADOPT_EFFECT = (
-    "INSERT INTO effect (key, incident_id, kind, what, state, attempts, owed_at, next_try_at, settled_at, last_error) VALUES"
-    " (:key, :incident_id, :kind, :what, :state, :attempts, :owed_at, :next_try_at, :settled_at, :last_error)"
-    " ON CONFLICT (key) DO NOTHING"
+    "INSERT INTO effect (key, incident_id, kind, what, state, attempts, owed_at, next_try_at, settled_at, last_error,"
+    " reminded_at) VALUES (:key, :incident_id, :kind, :what, :state, :attempts, :owed_at, :next_try_at, :settled_at,"
+    " :last_error, :reminded_at) ON CONFLICT (key) DO NOTHING"
+)
+
+DONE_ALREADY = (
+    "UPDATE effect SET state = 'done', attempts = :attempts, settled_at = :settled_at, last_error = ''"
+    " WHERE key = :key AND state = 'owed'"
 )
 
 _LADDER = " ".join(IncidentState)
@@ -86,7 +111,8 @@ NOTED = "no_video = coalesce(no_video, :no_video), problem = iif(problem = '', :
 
 RECORD = (
     f"UPDATE incident SET {ADVANCED}, detection = :detection, detections = :detections, ended_at = :ended_at,"  # noqa: S608 - constants
-    f" pre_roll_s = :pre_roll_s, parts = :parts, originals = :originals, {NOTED} WHERE id = :id"
+    f" pre_roll_s = :pre_roll_s, parts = :parts, originals = :originals, {NOTED},"
+    " ended_lived = coalesce(ended_lived, :ended_lived) WHERE id = :id"
 )
 
 CLOSE = (
@@ -98,6 +124,13 @@ FOLLOW_UPS_DUE = (
     "UPDATE effect SET next_try_at = min(next_try_at, :now) WHERE state = 'owed' AND kind = 'follow_up' AND attempts = 0"
     " AND incident_id = (SELECT id FROM incident WHERE id = :incident_id AND playable_at IS NOT NULL)"
 )
+
+PROMISED = (
+    "JOIN incident ON incident.id = effect.incident_id WHERE effect.kind = 'follow_up' AND effect.state = 'owed'"
+    " AND effect.next_try_at > :now AND incident.playable_at IS NULL"
+    " AND (coalesce(incident.no_video, 'refused') = 'refused' OR effect.reminded_at IS NULL)"
+)
+"""Links that somebody waits for. That nothing was recorded is a reason to remind once."""
 
 # What was given up
 

@@ -44,6 +44,8 @@ MAX_CLIP_BYTES = 8 * 1024**3
 """An hour at 18 Mbit/s."""
 
 EXPIRY_EVERY_S = 60.0
+KEEP_S = 300.0
+"""So much lived time is lost at most when the machine loses its power."""
 
 HEAD = "audit.head"
 """Beside the database: how far the record went when this was written last."""

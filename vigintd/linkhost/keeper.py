@@ -55,7 +55,10 @@ class Keeper:
         Then note the record's head, and from time to time how far lived time has come.
         """
         for clip_id in await self._store.overdue():
-            await self._expire(clip_id)
+            try:
+                await self._expire(clip_id)
+            except OSError as error:  # the others go all the same
+                _log.error("linkhost.expiry_failed", clip=clip_id, error=str(error))
         await self.note_head()
         if self._clock.monotonic_s() >= self._kept_s + KEEP_S:
             self._kept_s = self._clock.monotonic_s()

@@ -20,16 +20,18 @@ MAX_RETRY_AFTER_S = 3600.0
 
 CHECKSUM_MISMATCH = 460
 """tus 1.0, checksum extension."""
+TOO_LARGE = 413
 
-_AGAIN = frozenset({408, 423, 425, 429})
-"""4xx answers that a later request may change: a timeout, locked, too early, too many."""
+_AGAIN = frozenset({400, 408, 423, 425, 429})
+"""4xx answers that a later request may change: one that broke off or was damaged on its way, a timeout, locked, too early,
+too many."""
 
 _EXPLAINED = {
     401: "refuses the API key; check the credential publish__api_key",
     403: "does not allow this",
     404: "knows nothing of this",
     410: "says that this has expired",
-    413: "takes no more bytes of this clip",
+    TOO_LARGE: "takes no more bytes of this clip",
 }
 
 
@@ -94,15 +96,14 @@ class Answer:
             )
         if self.status < 400:
             raise self.foreign("nothing that a link host would say")
-        if self.is_html and self.status < 500 and self.status != 413:
+        if self.is_html and self.status < 500 and self.status != TOO_LARGE:
             raise self.foreign("no JSON")
-        message = f"{self.where} answered {self.status}{self._reason()}"
         if self.status >= 500 or self.status in _AGAIN or self.status in again:
-            raise HostUnavailable(message, retry_after_s=self.retry_after_s)
-        raise HostRefused(message)
+            raise HostUnavailable(self.said(), retry_after_s=self.retry_after_s)
+        raise HostRefused(self.said())
 
-    def _reason(self) -> str:
-        """The host's own words, if it gave any, on one line of at most 200 characters, and ours."""
+    def said(self) -> str:
+        """A sentence with the status, the host's own words, if it gave any, on one line of at most 200 characters, and ours."""
         ours = _EXPLAINED.get(self.status, "")
         try:
             theirs = json.loads(self.payload)["error"]
@@ -110,4 +111,4 @@ class Answer:
             theirs = ""
         theirs = "".join(c if c.isprintable() else " " for c in theirs)[:200] if isinstance(theirs, str) else ""
         theirs = redacted(theirs).strip()
-        return (f" ({theirs})" if theirs else "") + (f": it {ours}" if ours else "")
+        return f"{self.where} answered {self.status}" + (f" ({theirs})" if theirs else "") + (f": it {ours}" if ours else "")

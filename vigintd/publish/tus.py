@@ -19,8 +19,8 @@ import aiohttp
 from vigintd.errors import HostRefused, HostUnavailable
 from vigintd.failpoints import failpoint
 from vigintd.publish import Capabilities, ClipRequest, Host, Publication
-from vigintd.publish.answers import CHECKSUM_MISMATCH, Answer
-from vigintd.publish.faults import SealMismatch
+from vigintd.publish.answers import CHECKSUM_MISMATCH, TOO_LARGE, Answer
+from vigintd.publish.faults import BodyTooLarge, SealMismatch
 from vigintd.redact import MASK, redacted
 
 TUS_VERSION = "1.0.0"
@@ -90,6 +90,8 @@ class TusHost(Host):
         }
         pump = _Pump(body)
         answer = await self._ask("PATCH", _upload_path(clip_id, part), headers=headers, pump=pump)
+        if answer.status == TOO_LARGE:
+            raise BodyTooLarge(answer.said())
         # A wrong offset or a damaged body: the uploader asks for the offset again.
         answer.refuse_unless(204, again=(409, CHECKSUM_MISMATCH))
         held = answer.number("Upload-Offset")
@@ -113,10 +115,12 @@ class TusHost(Host):
 
     async def update(self, clip_id: str, metadata: Mapping[str, str | int | float | bool | None]) -> None:
         """PATCH of the clip's metadata."""
+        failpoint("upload.update.before")
         answer = await self._ask("PATCH", f"/api/v1/clips/{quote(clip_id, safe='')}", json_body=_wellformed(metadata))
         answer.refuse_unless(200, 204)
         if answer.is_html:
             raise answer.foreign("no metadata")
+        failpoint("upload.update.after")
 
     async def probe(self) -> str:
         """What tus says of itself, and whether the key is taken."""
@@ -238,6 +242,7 @@ class _Pump:
                 self.sent_bytes += len(chunk)
                 deadline.reschedule(loop.time() + timeout_s)
                 yield chunk
+                failpoint("upload.append.sending")
             if self.wanted:
                 deadline.reschedule(loop.time() + timeout_s)
         except Exception as error:

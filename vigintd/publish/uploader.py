@@ -1,7 +1,8 @@
 """Tailing a part of the spool to a host.
 
-Owns the story of one part's upload: where to go on, what to send in one request, when to try again, and the
-seal at the end. Knows no wire and no file: it reads a `GrowingPart` and speaks to a `Host`.
+Owns the story of one part's upload: where to go on, how much to send in one request, when to try again, and the
+seal at the end. A host keeps a body whole or not at all, so what a line or a proxy does not carry whole is sent in
+shorter ones. Knows no wire and no file: it reads a `GrowingPart` and speaks to a `Host`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vigintd.clock import Clock
 from vigintd.errors import HostRefused, HostUnavailable, TransientError
 from vigintd.model import Fragment, SealedPart
 from vigintd.publish import Host
-from vigintd.publish.faults import SealMismatch
+from vigintd.publish.faults import BodyTooLarge, SealMismatch
 from vigintd.retry import Backoff, GiveUp, verdict
 
 BODY_LIMIT_BYTES = 8 << 20
@@ -34,6 +35,24 @@ MAX_RESENDS = 1
 """How often a part is sent again as a whole because the host's seal did not match."""
 
 _log = structlog.get_logger()
+
+
+class BodyLimit:
+    """How long a request's body may be on one line: half of one that failed, twice one that arrived; a fragment at the least.
+
+    Shared by all uploads to one host, since it is the line's, and none begins to learn it anew.
+    """
+
+    def __init__(self) -> None:
+        self.length_bytes = BODY_LIMIT_BYTES
+
+    def failed(self, body_bytes: int) -> None:
+        """A body of this length did not arrive."""
+        self.length_bytes = body_bytes // 2
+
+    def arrived(self, body_bytes: int) -> None:
+        """A body of this length did."""
+        self.length_bytes = min(2 * max(self.length_bytes, body_bytes), BODY_LIMIT_BYTES)
 
 
 class GrowingPart(Protocol):
@@ -78,6 +97,7 @@ async def upload_part(
     backoff: Backoff,
     life_s: float,
     on_accepted: Callable[[int], None],
+    limit: BodyLimit | None = None,
 ) -> None:
     """Bring `part` to `host` while it grows, and seal it there; returns when the host has verified it.
 
@@ -86,7 +106,7 @@ async def upload_part(
     between them ends after `life_s` seconds with `HostUnavailable`; a `PermanentError` is raised at once.
     The upload may be begun again at any time by another call, in another process.
     """
-    upload = _Upload(host, clip_id, part, on_accepted)
+    upload = _Upload(host, clip_id, part, on_accepted, limit or BodyLimit())
     attempt, reached_bytes, failing_since_s = 0, 0, 0.0
     while True:
         try:
@@ -116,12 +136,15 @@ async def upload_part(
 class _Upload:
     """One part's upload over all its attempts."""
 
-    def __init__(self, host: Host, clip_id: str, part: GrowingPart, on_accepted: Callable[[int], None]) -> None:
+    def __init__(
+        self, host: Host, clip_id: str, part: GrowingPart, on_accepted: Callable[[int], None], limit: BodyLimit
+    ) -> None:
         self._host = host
         self._clip_id = clip_id
         self._part = part
         self._on_accepted = on_accepted
         self._resends = 0
+        self._limit = limit
         self.furthest_bytes = 0
         """The most that the host ever held; only going beyond it counts as progress."""
 
@@ -147,10 +170,9 @@ class _Upload:
         self._accepted(offset)
         while True:
             await part.beyond(offset)
-            end = _end_of_body(part, offset)
+            end = _end_of_body(part, offset, self._limit.length_bytes)
             if end > offset:
-                digest = await _sha256(part, offset, end)
-                offset = await self._host.append(self._clip_id, part.index, offset, _chunks(part, offset, end), digest)
+                offset = await self._send(offset, end)
                 self._accepted(offset)
             elif part.sealed is None:
                 await part.beyond(max(offset, part.visible_bytes))
@@ -160,21 +182,38 @@ class _Upload:
             else:
                 return part.sealed
 
+    async def _send(self, offset: int, end: int) -> int:
+        """One body; answers how far the host has got, which is where it was when the body has to be a shorter one."""
+        part = self._part
+        digest = await _sha256(part, offset, end)
+        try:
+            held = await self._host.append(self._clip_id, part.index, offset, _chunks(part, offset, end), digest)
+        except BodyTooLarge:
+            self._limit.failed(end - offset)
+            if _end_of_body(part, offset, (end - offset) // 2) == end:
+                raise  # one fragment
+            return offset
+        except TransientError:
+            self._limit.failed(end - offset)
+            raise
+        self._limit.arrived(end - offset)
+        return held
+
     def _accepted(self, offset: int) -> None:
         self.furthest_bytes = max(self.furthest_bytes, offset)
         if offset:
             self._on_accepted(offset)
 
 
-def _end_of_body(part: GrowingPart, offset: int) -> int:
-    """Where the request that begins at `offset` ends: on a fragment's end, or at the end of a sealed part.
+def _end_of_body(part: GrowingPart, offset: int, limit_bytes: int) -> int:
+    """Where a request of `limit_bytes` that begins at `offset` ends: on a fragment's end, or at the end of a sealed part.
 
     A host may have kept a broken-off body: then `offset` lies inside a fragment, and the body ends the fragment.
     Answers `offset` when there is nothing to send.
     """
     fragments = part.fragments
     first = bisect_right(fragments, offset, key=_end_of)
-    past = bisect_right(fragments, offset + BODY_LIMIT_BYTES, key=_end_of)
+    past = bisect_right(fragments, offset + limit_bytes, key=_end_of)
     if first < len(fragments):
         return _end_of(fragments[max(first, past - 1)])
     # Bytes after the last fragment (a muxer's index) belong to the part once it is sealed.

@@ -6,8 +6,9 @@ threads of its own, so that a slow disk holds up neither the loop nor name look-
 when, is not decided here, but for sources: they go with `SourceFile.drop`.
 """
 
+from vigintd.spool.disk import Measure, NotDurable, measure
 from vigintd.spool.growing import PartFile, SourceFile
 from vigintd.spool.spool import Spool
-from vigintd.spool.stored import StoredPart
+from vigintd.spool.stored import StoredPart, Weight
 
-__all__ = ["PartFile", "SourceFile", "Spool", "StoredPart"]
+__all__ = ["Measure", "NotDurable", "PartFile", "SourceFile", "Spool", "StoredPart", "Weight", "measure"]

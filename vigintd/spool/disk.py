@@ -11,17 +11,29 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial as bound
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import structlog
+
 from vigintd.failpoints import failpoint
+
+_log = structlog.get_logger("spool")
 
 _IO_THREADS = 4
 """Disk calls at once; more wait in line. An fsync is slow on its own account, so a few overlap."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+class NotDurable(OSError):
+    """An fsync failed, and nothing more goes into that file.
+
+    The kernel may have marked as clean what it could not write, so that no later fsync would prove anything of it.
+    """
 
 
 class Disk:
@@ -41,6 +53,7 @@ class Disk:
 
 def create(path: Path) -> int:
     """Create an empty file, durably; answers its descriptor."""
+    failpoint("spool.create.before")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fsync_folder(path.parent)
@@ -48,15 +61,17 @@ def create(path: Path) -> int:
         os.close(descriptor)
         path.unlink(missing_ok=True)  # or no second try could create it
         raise
+    failpoint("spool.create.after")
     return descriptor
 
 
 def append(descriptor: int, offset: int, data: bytes, sha256: hashlib._Hash) -> None:
-    """Write at the end, durably, and only then into the hash."""
+    """Write at the end, durably, and only then into the hash. Raises `NotDurable` where the fsync fails."""
     failpoint("spool.append.before")
     try:
         _write_at(descriptor, offset, data)
-        os.fsync(descriptor)
+        failpoint("spool.append.written")
+        _fsync(descriptor)
         failpoint("spool.append.after")
     except OSError:
         # The next step writes over the rest anyway; cutting it off now gives a full disk its room back.
@@ -68,12 +83,23 @@ def append(descriptor: int, offset: int, data: bytes, sha256: hashlib._Hash) -> 
 
 
 def seal(descriptor: int, path: Path, length: int, sidecar: bytes) -> None:
-    """Cut the file to its length, durably, and write its sidecar."""
+    """Cut the file to its length, durably, and write its sidecar; a disk that is full costs the sidecar alone."""
     failpoint("spool.seal.before")
     os.ftruncate(descriptor, length)
     os.fsync(descriptor)
-    write_durably(path.with_suffix(".json"), sidecar)
+    try:
+        write_durably(path.with_suffix(".json"), sidecar)
+    except OSError as error:
+        # The journal holds the seal too, and without either it is made again from the file.
+        _log.warning("spool.sidecar_unwritten", file=path.name, error=str(error))
     failpoint("spool.seal.after")
+
+
+def _fsync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise NotDurable(error.errno, error.strerror) from error
 
 
 def _write_at(descriptor: int, offset: int, data: bytes) -> None:
@@ -94,7 +120,9 @@ def write_durably(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        failpoint("spool.rename.before")
         temporary.replace(path)
+        failpoint("spool.rename.after")
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -108,6 +136,28 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How a disk was found."""
+
+    disk_bytes: int
+    free_bytes: int
+    """To this user."""
+    is_read_only: bool
+
+
+def measure(root: Path) -> Measure:
+    """How the disk on which a folder lies is."""
+    found = os.statvfs(root)
+    sizes = (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+    return Measure(*sizes, is_read_only=bool(found.f_flag & os.ST_RDONLY))
+
+
+def length_of(descriptor: int) -> int:
+    """Bytes of an open file."""
+    return os.fstat(descriptor).st_size
 
 
 def read_range(path: Path, offset: int, length: int) -> bytes:
@@ -127,5 +177,7 @@ def read_or_none(path: Path) -> bytes | None:
 def remove(root: Path, pattern: str) -> None:
     """Delete every file of this pattern, and what was half written of it, durably."""
     for path in [*root.glob(pattern), *root.glob(f".{pattern}")]:
+        failpoint("spool.remove.before")
         path.unlink(missing_ok=True)
+        failpoint("spool.remove.after")
     fsync_folder(root)

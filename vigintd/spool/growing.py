@@ -6,18 +6,23 @@ Owns what is visible of them, and when: written, fsynced, hashed, and only then 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import structlog
+
 from vigintd.errors import ClipError
 from vigintd.model import Fragment, Original, SealedPart
-from vigintd.spool.disk import Disk, read_range, remove
+from vigintd.spool.disk import Disk, NotDurable, length_of, read_range, remove
 from vigintd.spool.disk import append as disk_append
 from vigintd.spool.disk import seal as disk_seal
 from vigintd.spool.stored import sidecar_of
+
+_log = structlog.get_logger("spool")
 
 _T = TypeVar("_T")
 _Seal = TypeVar("_Seal", SealedPart, Original)
@@ -50,6 +55,7 @@ class _GrowingFile(Generic[_Seal]):
         self._descriptor = descriptor
         self._hash = hashlib.sha256()
         self._fragments: list[Fragment] = []
+        self._is_damaged = False
         self._turn = asyncio.Lock()
         self._grown = asyncio.Event()
         self._jobs: set[asyncio.Task[Any]] = set()
@@ -63,7 +69,8 @@ class _GrowingFile(Generic[_Seal]):
         """Add whole fragments: written, fsynced, hashed, and only then visible to followers.
 
         `data` is exactly these fragments, which continue the file. When it raises `OSError`, nothing of it became
-        visible and the same call may be made again. A caller that is cancelled leaves the step to finish by itself.
+        visible and the same call may be made again; but after `NotDurable` the file takes nothing more, and can only be sealed
+        as it is. A caller that is cancelled leaves the step to finish by itself.
         """
         await self._unbroken(self._append(data, tuple(fragments)))
 
@@ -115,7 +122,13 @@ class _GrowingFile(Generic[_Seal]):
                 end += fragment.length_bytes
             if end != self.visible_bytes + len(data):
                 raise ValueError(f"{len(data)} bytes are not the {end - self.visible_bytes} of their fragments")
-            await self._disk.run(disk_append, self._descriptor, self.visible_bytes, data, self._hash)
+            if self._is_damaged:
+                raise NotDurable(errno.EIO, f"{self.path.name} was damaged by its disk")
+            try:
+                await self._disk.run(disk_append, self._descriptor, self.visible_bytes, data, self._hash)
+            except NotDurable:
+                self._is_damaged = True
+                raise
             self._fragments.extend(fragments)
             self.visible_bytes = end
             self._wake()
@@ -129,7 +142,13 @@ class _GrowingFile(Generic[_Seal]):
                 raise ValueError(f"{self.path.name} was closed without a seal")
             sealed = describe(self._hash.hexdigest())
             sidecar = sidecar_of(self.incident_id, sealed)
-            await self._disk.run(disk_seal, self._descriptor, self.path, self.visible_bytes, sidecar)
+            try:
+                await self._disk.run(disk_seal, self._descriptor, self.path, self.visible_bytes, sidecar)
+            except OSError as error:
+                if await self._disk.run(length_of, self._descriptor) != self.visible_bytes:
+                    raise
+                # What is visible was durable before; nothing is left to be made so.
+                _log.warning("spool.seal_refused", incident=self.incident_id, file=self.path.name, error=str(error))
             self.sealed = sealed
             self._wake()
         await self.close()
@@ -153,7 +172,8 @@ class PartFile(_GrowingFile[SealedPart]):
     async def seal(self, *, duration_s: float, partial: str = "", reduced: str = "") -> SealedPart:
         """End the part and write its sidecar, durably; see `SealedPart` for `partial` and `reduced`.
 
-        The SHA-256 is over the whole file. Asked again, the answer is the same.
+        The SHA-256 is over the whole file. Asked again, the answer is the same. A disk that is full by then, or fails, costs
+        the sidecar alone.
         """
 
         def describe(sha256: str) -> SealedPart:

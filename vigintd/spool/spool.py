@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from vigintd.model import SealedPart
-from vigintd.spool.disk import Disk, create, read_or_none, remove, write_durably
+from vigintd.spool.disk import Disk, Measure, create, measure, read_or_none, remove, write_durably
 from vigintd.spool.growing import PartFile, SourceFile
-from vigintd.spool.stored import INCIDENT_ID, StoredPart, fragments_of, salvage, scan, survey
+from vigintd.spool.stored import INCIDENT_ID, StoredPart, Weight, fragments_of, salvage, scan, survey, weigh
 
 _File = TypeVar("_File", PartFile, SourceFile)
 
@@ -97,6 +97,14 @@ class Spool:
         """Ids of the incidents of which anything is here, sorted."""
         names = await self._disk.run(os.listdir, self.root)
         return sorted({name.partition(".")[0] for name in names if INCIDENT_ID.fullmatch(name.partition(".")[0])})
+
+    async def weigh(self) -> dict[str, Weight]:
+        """What each incident takes of the disk."""
+        return await self._disk.run(weigh, self.root)
+
+    async def measure(self) -> Measure:
+        """How the spool's disk is."""
+        return await self._disk.run(measure, self.root)
 
     async def survey(self) -> dict[str, dict[str, datetime]]:
         """For each incident the suffixes of its files, and when each was last written; removes what was half written.

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,8 +21,19 @@ from vigintd.spool.disk import Disk, fsync_folder, read_range, remove, seal
 
 INCIDENT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+_BLOCK_BYTES = 512
+"""What `st_blocks` counts (stat(2)), whatever the file system's own blocks are."""
 _SCANNED_BYTES = 1 << 20
 """Read at a time of a file whose fragments are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What an incident takes of the disk."""
+
+    size_bytes: int
+    has_video: bool
+    """A part, or a source, sealed or not."""
 
 
 class StoredPart:
@@ -59,6 +70,24 @@ def survey(root: Path) -> dict[str, dict[str, datetime]]:
         elif path.suffix == ".tmp":
             path.unlink(missing_ok=True)
     fsync_folder(root)
+    return found
+
+
+def weigh(root: Path) -> dict[str, Weight]:
+    """What each incident takes of the disk, by the blocks of its files."""
+    found: dict[str, Weight] = {}
+    with os.scandir(root) as entries:
+        for entry in entries:
+            incident_id = entry.name.removeprefix(".").partition(".")[0]
+            if not INCIDENT_ID.fullmatch(incident_id):
+                continue
+            try:
+                size_bytes = entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+            except FileNotFoundError:  # it went meanwhile
+                continue
+            so_far = found.get(incident_id, Weight(0, has_video=False))
+            has_video = so_far.has_video or entry.name.endswith(".mp4")
+            found[incident_id] = Weight(so_far.size_bytes + size_bytes, has_video)
     return found
 
 

@@ -10,9 +10,11 @@ from tests.daemon.box import boxed, camera
 from tests.leaks import SECRETS, leaks
 
 
-async def test_no_secret_stands_in_any_log_line_of_a_box_with_secrets_everywhere(short_path, tmp_path):
+async def test_no_secret_stands_in_any_log_line_of_a_box_with_secrets_everywhere(short_path, tmp_path, rtsp_cameras):
     """It lives, and everything that has a secret fails."""
+    rtsp = await rtsp_cameras()
     cameras = {
+        "vivante": camera(rtsp.url),
         "muette": camera("rtsp://127.0.0.1:1/cam", username="admin", password="camera-p@ssw0rd/with#all"),
         "sourde": camera("rtsp://admin:camera-p%40ssw0rd%2Fwith%23all@127.0.0.1:1/cam"),
     }
@@ -20,11 +22,12 @@ async def test_no_secret_stands_in_any_log_line_of_a_box_with_secrets_everywhere
     mail = {"username": "alerte", "password": "mail-pa55word"}
     async with boxed(short_path, tmp_path, cameras, publish=publish, mail=mail, alert={"text_after_s": 1}) as box:
         await box.start()
-        for name in cameras:
+        for name in ("muette", "sourde"):
             await box.event("camera.lost", camera=name)
-        incident_id = await box.control.trigger("muette")
+        await box.event("camera.live", camera="vivante")
+        incident_id = await box.trigger("vivante")
         await box.event("publish.delayed", incident=incident_id)
-        await box.event("mail.given_up", incident=incident_id)
+        await box.event("mail.postponed", incident=incident_id)
     assert any("camera.lost" in path.read_text(encoding="utf-8") for path in tmp_path.glob("*.log")), "there is nothing to read"
     assert leaks(tmp_path) == []
 
