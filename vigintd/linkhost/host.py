@@ -103,7 +103,7 @@ class LinkHost:
         while True:
             try:
                 await self.run_once()
-            except (OSError, StoreError) as error:
+            except StoreError as error:
                 _log.error("linkhost.expiry_failed", error=str(error))
             await self._clock.sleep(EXPIRY_EVERY_S)
 
@@ -111,21 +111,27 @@ class LinkHost:
         """Delete the files of clips whose time has passed, by lived time too; their row and their record stay."""
         store, files = self._opened()
         for clip_id in await store.overdue():
-            parts = await store.parts(clip_id)
-            for part in parts:
-                await files.remove(clip_id, part.index)
-            now = self._clock.now()
-            size_bytes = sum(part.offset_bytes for part in parts)
-            rows = [
-                AuditRow(now, AuditKind.EXPIRED, clip_id),
-                AuditRow(now, AuditKind.DELETED, clip_id, detail={"bytes": size_bytes, "by": "expiry"}),
-            ]
-            await store.bury(clip_id, rows, now)
-            self._growth.changed(clip_id)
-            _log.info("linkhost.clip_expired", clip=clip_id, bytes=size_bytes)
+            try:
+                await self._let_go(clip_id, store, files)
+            except OSError as error:  # the others go all the same
+                _log.error("linkhost.expiry_failed", clip=clip_id, error=str(error))
         if self._clock.monotonic_s() >= self._kept_s + KEEP_S:
             self._kept_s = self._clock.monotonic_s()
             await store.keep_time()
+
+    async def _let_go(self, clip_id: str, store: Store, files: Files) -> None:
+        parts = await store.parts(clip_id)
+        for part in parts:
+            await files.remove(clip_id, part.index)
+        now = self._clock.now()
+        size_bytes = sum(part.offset_bytes for part in parts)
+        rows = [
+            AuditRow(now, AuditKind.EXPIRED, clip_id),
+            AuditRow(now, AuditKind.DELETED, clip_id, detail={"bytes": size_bytes, "by": "expiry"}),
+        ]
+        await store.bury(clip_id, rows, now)
+        self._growth.changed(clip_id)
+        _log.info("linkhost.clip_expired", clip=clip_id, bytes=size_bytes)
 
     async def audit(self, clip_id: str) -> list[AuditRow]:
         """The record of a clip, oldest first; empty for one that was never here."""
