@@ -167,7 +167,8 @@ class Original:
     """What the camera sent for a part that had to be encoded, kept beside the clip on request."""
 
     index: int
-    """Of originals; one may have become several parts."""
+    """The first has the number of the first part that was made of what the camera sent, each other is one more. One may have
+    become several parts."""
     codec: str
     length_bytes: int
     sha256: str
@@ -182,6 +183,11 @@ class IncidentState(StrEnum):
     SEALED = "sealed"
     PUBLISHED = "published"
     CLOSED = "closed"
+
+    @property
+    def is_under_way(self) -> bool:
+        """Its clip may still grow."""
+        return self in (IncidentState.TRIGGERED, IncidentState.RECORDING)
 
 
 class NoVideo(StrEnum):

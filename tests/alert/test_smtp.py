@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import email
 import email.policy
 import socket
@@ -119,6 +121,7 @@ async def test_a_repaired_authority_is_read_again(server: MailServer, tmp_path):
 
 STAGES = ("connect", "EHLO", "AUTH", "MAIL", "RCPT", "DATA")
 LOGIN = ("alerte", PASSWORD)
+SHOWN = [base64.b64encode(shown.encode()).decode() for shown in (f"\0alerte\0{PASSWORD}", PASSWORD)]
 
 
 def non_merci(*stages: str) -> list[object]:
@@ -162,9 +165,12 @@ async def test_a_broken_connection_is_tried_again_at_every_stage(server: MailSer
 @pytest.mark.parametrize("at", [pytest.param(at, marks=smtp(at=at, do="silent", login=LOGIN)) for at in (*STAGES, "STARTTLS")])
 async def test_a_silent_server_costs_one_deadline_at_every_stage(server: MailServer, at: str):
     """No stage waits longer than `timeout_s`."""
-    began = time.monotonic()
-    assert "did not answer within 0.2 s" in await fails(server, MailUnavailable, timeout_s=0.2)
-    assert time.monotonic() - began < 2
+    for _ in range(10):  # on a busy machine an earlier stage may be too slow
+        began = time.monotonic()
+        assert "did not answer within 0.2 s" in await fails(server, MailUnavailable, timeout_s=0.2)
+        assert time.monotonic() - began < 2
+        if server.fired:
+            break
     assert server.fired
 
 
@@ -181,6 +187,33 @@ async def test_a_server_that_repeats_the_password_is_not_quoted(server: MailServ
     """Whatever the server says, the password stays out of errors."""
     await fails(server, MailRefused)
     assert server.fired
+
+
+@smtp(at="RCPT", answer=f"550 {'x' * 195}{PASSWORD}", login=LOGIN)
+async def test_a_long_answer_is_not_cut_within_the_password(server: MailServer):
+    """What is left of it would be a secret that no longer looks like one."""
+    assert PASSWORD[:4] not in await fails(server, MailRefused)
+    assert server.fired
+
+
+@pytest.mark.parametrize(
+    "shown", [pytest.param(i, marks=smtp(at="AUTH", answer=f"500 what is {s}?", login=LOGIN)) for i, s in enumerate(SHOWN)]
+)
+async def test_a_server_that_repeats_what_a_log_in_looks_like_is_not_quoted(server: MailServer, shown: int):
+    """AUTH PLAIN and AUTH LOGIN send the password in Base64, which anybody can read."""
+    assert SHOWN[shown] not in await fails(server, MailUnavailable)
+    assert server.fired
+
+
+@smtp(login=LOGIN)
+async def test_a_password_that_is_changed_amid_many_mails_locks_no_account(server: MailServer):
+    """Log-ins that worked until now are refused: no more than two of them, however many mails go at once."""
+    mails = channel(server)
+    await mails.send(example())
+    server.login = ("alerte", "a new one")
+    refused = await asyncio.gather(*(mails.send(example()) for _ in range(6)), return_exceptions=True)
+    assert [type(error) for error in refused] == [MailUnavailable] * 6
+    assert 1 < server.logins <= 1 + 2
 
 
 async def test_a_log_in_where_none_is_offered_says_so(server: MailServer):

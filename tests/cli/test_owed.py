@@ -35,8 +35,9 @@ def owing(daemon):
 def test_what_is_owed_has_a_row_each(vigintd, config, owing):
     """What, to whom, how often it was tried, when it will be again, and why it failed; what is done has none."""
     out = vigintd("incidents", "list", "--owed", "--config", config, env={"TZ": "UTC"}).stdout
-    assert [line.split()[0] for line in out.splitlines()] == ["id", ID[:8], ID[:8], OTHER[:8]]
-    dead, waiting, untried = out.splitlines()[1:]
+    assert [line.split()[0] for line in out.splitlines()] == ["id", ID[:8], ID[:8], OTHER[:8], "What"]
+    _, dead, waiting, untried, what_to_do = out.splitlines()
+    assert what_to_do.endswith("mend what its error says, then: vigintd incidents retry ID (or --all)")
     assert dead.split("entree")[1].split() == ["alert", "gardien@exemple.fr", "12", "given", "up", "535", "no\ufffd[31m"]
     assert waiting.split("entree")[1].split()[:3] == ["publish", "host", "3"]
     assert waiting.endswith("503")
@@ -52,6 +53,11 @@ def test_what_is_owed_on_a_narrow_terminal(vigintd, config, owing, columns):
     assert "alert, to gardien@exemple.fr, tries 12, given up" in " ".join(out.split())
     assert "535" in out
     assert "…" not in out
+
+
+def test_nobody_has_to_do_anything_about_what_will_be_tried_again(vigintd, config, owing):
+    del owing.known[0]
+    assert "vigintd incidents retry" not in vigintd("incidents", "list", "--owed", "--config", config).stdout
 
 
 def test_nothing_owed_is_a_sentence(vigintd, config, daemon):

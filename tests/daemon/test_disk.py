@@ -193,7 +193,7 @@ async def test_a_fragment_whose_fsync_fails_is_never_shown_and_the_clip_goes_on_
 ):
     """EIO from the kernel: the part ends where it is good, and says so; link and hashes are as promised."""
     rtsp = await rtsp_cameras()
-    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url, post_roll_s=3)}) as box:
+    async with boxed(short_path, log_folder, {"entree": camera(rtsp.url, post_roll_s=5)}) as box:
         await box.start()
         await box.event("camera.live", camera="entree")
         incident_id = await box.trigger("entree")

@@ -107,7 +107,7 @@ async def test_while_the_host_is_away_the_text_goes_in_time_and_the_link_follows
     text = await stage.letter(incident_id, kind="text")
     assert text.link is None
     assert "Preuves vidéo non disponibles" in text.text
-    assert TEXT_AFTER_S <= await stage.waited_s(incident_id) <= TEXT_AFTER_S + 1
+    assert TEXT_AFTER_S <= await stage.waited_s(incident_id) < 2 * TEXT_AFTER_S
     assert_playable_h264(await stage.clip(incident_id))
     delayed = await stage.box.event("publish.delayed", incident=incident_id)
     assert "could not be reached" in delayed["error"]

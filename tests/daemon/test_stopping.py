@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.daemon.box import Box, boxed, camera, free_port
+from tests.daemon.box import DEADLINE_S, Box, boxed, camera, free_port
 
 
 async def another(box: Box) -> tuple[int | None, str]:
@@ -18,8 +18,13 @@ async def another(box: Box) -> tuple[int | None, str]:
         env={"PATH": "/usr/bin:/bin", "HOME": str(box.folder), "VIGINTD_LINKHOST__LISTEN": f"127.0.0.1:{free_port()}"},
         cwd=Path.cwd(),
     )
-    async with asyncio.timeout(30):
-        _, said = await process.communicate()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
     return process.returncode, said.decode()
 
 

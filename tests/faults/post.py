@@ -18,6 +18,7 @@ import trustme
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from tests.daemon.box import DEADLINE_S
 from tests.faults.paced_clock import PacedClock
 from tests.incident.test_courier import ID, House
 from tests.real.fault_proxy import FaultProxy
@@ -68,7 +69,7 @@ class Post:
 
     async def pass_time(self, reached: Callable[[list[Effect]], bool], *, step_s: float = 0.25) -> None:
         """Let time pass, while nothing is on the line, until the mails stand so."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while not reached(await self.mails()):
                 await self.clock.pass_some(step_s)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from tests.daemon.box import DEADLINE_S
 from tests.daemon.web import fetch
 from tests.faults.paced_clock import PacedClock
 from tests.incident.test_courier import ScriptedChannel
@@ -143,7 +144,7 @@ class Street:
 
     async def pass_time(self, reached: Callable[[IncidentRow], bool], *, step_s: float = 0.25) -> None:
         """Let time pass, while nothing is on the line, until the row is so."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while not reached(await self.row()):
                 await self.clock.pass_some(step_s)
 

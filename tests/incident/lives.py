@@ -122,7 +122,7 @@ class House:
         given["courier"] = self.courier = Courier(**given, channel=reached, host=reached, random=Random(1))
         self.publisher = Publisher(**given, host=reached, random=Random(1))
         self._calls_of_a_read = await self._read()
-        await Recovery(**given, publisher=self.publisher).run_once()
+        await Recovery(**given, publisher=self.publisher, random=Random(1)).run_once()
         self._running = [asyncio.create_task(self.courier.run()), asyncio.create_task(self.publisher.run())]
 
     async def end(self) -> None:

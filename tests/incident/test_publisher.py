@@ -227,6 +227,17 @@ async def test_a_clip_whose_file_is_gone_stays_owed(tmp_path):
         assert "not in the spool" in effect.last_error
 
 
+async def test_a_clip_that_nobody_has_sealed_yet_stays_owed(tmp_path):
+    """A start that could not take it up says nothing of what lies in the spool."""
+    async with yard(tmp_path) as it:
+        await it.open(1)
+        async with at_work(it):
+            await it.until(1, lambda row: row.effects[0].attempts)
+        row = await it.row(1)
+        assert row.effects[0].state is EffectState.OWED
+        assert row.incident.no_video is None
+
+
 class TestReel:
     async def test_parts_come_as_they_begin_until_the_end(self):
         reel = Reel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -95,3 +96,26 @@ async def test_what_the_journal_does_not_know_is_left_alone(tmp_path):
         await clock.advance(365 * DAY_S)
         await retention.run_once()
         assert await spool.incidents() == [other]
+
+
+async def test_a_clip_that_cannot_be_removed_keeps_no_other(tmp_path, monkeypatch):
+    async with spooled(tmp_path, settled=[*EffectKind]) as (retention, spool, clock):
+        older, failed = ID.replace("1", "0"), list[str]()
+        row = await retention._journal.incident(ID)
+        assert row
+        await spool.keep(older, ".jpg", b"a picture")
+        closed = replace(row, incident=replace(row.incident, id=older, parts=()), effects=())
+        await retention._journal.adopt([closed])
+        await clock.advance(DAYS_2_S)
+        remove = spool.remove
+
+        async def failing(incident_id: str) -> None:
+            if incident_id == older:
+                failed.append(incident_id)
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            await remove(incident_id)
+
+        monkeypatch.setattr(spool, "remove", failing)
+        await retention.run_once()
+        assert failed == [older]
+        assert await spool.incidents() == [older]

@@ -263,9 +263,27 @@ async def test_a_disk_that_lets_nothing_go_is_told_as_full(tmp_path, monkeypatch
             patch.setattr(Spool, "remove", broken)
             assert not await box.space.run_once()
         assert fired
-        assert [log["event"] for log in logs] == ["spool.unremoved", "disk.full"]
+        assert [log["event"] for log in logs] == ["spool.unremoved"] * fired + ["disk.full"]
         await box.clock.advance(BARREN_S)
         assert await box.space.run_once()
+
+
+async def test_a_clip_that_cannot_be_removed_keeps_no_other(tmp_path, monkeypatch):
+    async with boxed(tmp_path) as box:
+        for _ in range(5):
+            await box.clip(*BOTH)
+        remove, failed = box.spool.remove, list[str]()
+
+        async def failing(incident_id: str) -> None:
+            if incident_id == box.ids[0]:
+                failed.append(incident_id)
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            await remove(incident_id)
+
+        monkeypatch.setattr(box.spool, "remove", failing)
+        assert await box.space.run_once()
+        assert failed == [box.ids[0]]
+        assert await box.spool.incidents() == [box.ids[0], *box.ids[3:]]
 
 
 async def test_files_of_which_the_journal_knows_nothing_are_left_alone(tmp_path):

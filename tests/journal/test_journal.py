@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sqlite3
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +14,9 @@ import pytest
 
 from tests.manual_clock import ManualClock
 from vigintd import failpoints
-from vigintd.errors import JournalUnavailable, PermanentError
+from vigintd.errors import JournalUnavailable
 from vigintd.failpoints import FailpointError
 from vigintd.journal import EffectKind, EffectState, Journal, Owed
-from vigintd.journal.schema import STEPS
 from vigintd.model import Box, Detection, Incident, IncidentState, NoVideo, Risk, SealedPart
 
 
@@ -319,34 +317,3 @@ async def test_the_journal_commits_to_disk_at_every_call(path, clock):
     assert mode is not None
     assert synchronous is not None
     assert (mode[0], synchronous[0]) == ("wal", 2)
-
-
-async def test_a_journal_of_the_first_version_is_brought_up_and_keeps_what_it_holds(path, clock):
-    """Incidents stay; an upload that was owed part by part is owed as one publication."""
-    stamp = "2026-11-22T10:00:00.000000+00:00"
-    detection = json.dumps(asdict(incident(clock).detection) | {"at": stamp})
-    states = {"closed": "done", "recording": "owed", "published": "owed"}
-    with sqlite3.connect(path) as database:
-        database.executescript(f"{STEPS[0]} PRAGMA user_version = 1;")
-        for number, state in enumerate(states):
-            row = (str(number), "entree", state, stamp, detection, 1, None, None, "[]", None, None, "")
-            database.execute(f"INSERT INTO incident VALUES ({', '.join('?' * len(row))})", row)
-            effect = (f"{number}/upload/0", str(number), "upload", "0", states[state], 1, stamp, stamp, None, "")
-            database.execute(f"INSERT INTO effect VALUES ({', '.join('?' * len(effect))})", effect)
-    database.close()
-    async with Journal.open(path, clock) as journal:
-        rows = [await journal.incident(str(number)) for number in range(len(states))]
-    assert [row and row.incident.state for row in rows] == [*states]
-    effects = [[(effect.kind, effect.state) for effect in row.effects] for row in rows if row]
-    assert effects == [[(EffectKind.PUBLISH, state)] for state in states.values()]
-
-
-async def test_a_journal_of_a_newer_vigintd_is_refused(path, clock):
-    async with Journal.open(path, clock):
-        pass
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 99")
-    database.close()
-    with pytest.raises(PermanentError, match="version 99"):
-        async with Journal.open(path, clock):
-            pass

@@ -20,6 +20,7 @@ from tests.linkhost.videos import fragments, video
 from vigintd.clock import Clock
 from vigintd.errors import PermanentError
 from vigintd.linkhost import AuditKind, LinkHost
+from vigintd.linkhost.files import Files
 from vigintd.linkhost.growth import Turns
 from vigintd.publish import ClipRequest
 from vigintd.publish.tus import TusHost
@@ -172,7 +173,7 @@ async def test_expired_clips_are_let_go_each_minute(client, host, clock, tmp_pat
     await clock.asleep()
     await clock.advance(60)
     await clock.asleep()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not any(row.kind == AuditKind.DELETED for row in await host.audit(CLIP)):
             pass
     assert [path.name for path in clips.iterdir()] == [f"{OTHER_CLIP}.0.mp4"]
@@ -180,6 +181,30 @@ async def test_expired_clips_are_let_go_each_minute(client, host, clock, tmp_pat
     assert [row.kind for row in record][-2:] == [AuditKind.EXPIRED, AuditKind.DELETED]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_clip_whose_files_cannot_be_deleted_keeps_no_other(client, host, clock, tmp_path, monkeypatch):
+    """It is tried again at the next look."""
+    clips, failed = tmp_path / "linkhost" / "clips", list[str]()
+    for clip in (CLIP, OTHER_CLIP):
+        await client.publish(video(1), clip)
+        await clock.advance(1)
+    remove = Files.remove
+
+    async def failing(files: Files, clip_id: str, index: int) -> None:
+        if clip_id == CLIP:
+            failed.append(clip_id)
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        await remove(files, clip_id, index)
+
+    await clock.advance(48 * 3600)
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "remove", failing)
+        await host.run_once()
+    assert failed
+    assert [path.name for path in clips.iterdir()] == [f"{CLIP}.0.mp4"]
+    await host.run_once()
+    assert list(clips.iterdir()) == []
 
 
 async def test_what_a_crash_left_over_is_swept_at_start(tmp_path, clock):

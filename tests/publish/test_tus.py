@@ -72,6 +72,17 @@ async def test_a_host_that_will_not_has_refused(created: TusHost, server: TusSer
     assert ask == "offset" or "(a fault of the test)" in str(refused.value)
 
 
+async def test_a_key_that_the_host_does_not_know_says_all_that_is_to_be_done(created: TusHost, server: TusServer):
+    """It is final, so a new key alone brings no link."""
+    fault = Fault("append", status=401)
+    server.faults.append(fault)
+    with pytest.raises(
+        HostRefused, match="check the credential publish__api_key, restart vigintd, then: vigintd incidents retry"
+    ):
+        await append(created)
+    assert fault.fired
+
+
 @EVERY_ASK
 async def test_a_dropped_connection_is_unavailable(created: TusHost, server: TusServer, ask):
     """A connection that ends without an answer is tried again."""
@@ -146,6 +157,25 @@ async def test_a_reader_that_stalls_costs_one_deadline(server: TusServer, host: 
         await impatient.append(CLIP, 0, 0, endless(), bytes(32))
     assert fault.fired
     assert pulled < 2000, "no more was pulled than the sockets' buffers hold"
+    await impatient.aclose()
+
+
+async def test_a_body_that_moves_in_the_moment_of_its_deadline_is_a_timeout(server: TusServer, host: TusHost):
+    """As when the machine was too busy to look: both are seen in one turn of the loop, and nothing else is made of that."""
+    await host.create(REQUEST)
+    loop, timeout_s = asyncio.get_running_loop(), 0.3
+    impatient = TusHost(server.base, KEY, timeout_s=timeout_s)
+
+    async def until_the_deadline() -> AsyncIterator[bytes]:
+        yield DATA
+        moved = loop.create_future()
+        loop.call_later(timeout_s - 0.05, moved.set_result, None)
+        loop.call_later(timeout_s - 0.1, time.sleep, 0.2)
+        await moved
+        yield DATA
+
+    with pytest.raises(HostUnavailable, match="within"):
+        await impatient.append(CLIP, 0, 0, until_the_deadline(), bytes(32))
     await impatient.aclose()
 
 

@@ -13,7 +13,7 @@ from vigintd.errors import HostRefused, HostUnavailable
 from vigintd.publish import ClipRequest
 from vigintd.publish.faults import SealMismatch
 from vigintd.publish.tus import TusHost
-from vigintd.publish.uploader import BODY_LIMIT_BYTES, CHUNK_BYTES, upload_part
+from vigintd.publish.uploader import BODY_LIMIT_BYTES, CHUNK_BYTES, BodyLimit, upload_part
 from vigintd.retry import Backoff
 
 REQUEST = ClipRequest(CLIP, ["gardien@exemple.fr"], 48, {"camera": "entree"})
@@ -105,6 +105,17 @@ async def test_a_body_that_is_too_large_goes_in_pieces_at_once(created: TusHost,
     assert all(fault.fired for fault in faults)
     assert server.bodies == [1000, 2000, 1000]
     assert clock.waits == []
+
+
+def test_short_bodies_that_arrive_say_nothing_of_long_ones():
+    """Fragments of cameras under way do not make a backlog try again and again what a proxy does not take."""
+    limit = BodyLimit()
+    limit.failed(2_000_000)
+    for _ in range(20):
+        limit.arrived(50_000)
+    assert limit.length_bytes == 1_000_000
+    limit.arrived(900_000)
+    assert limit.length_bytes == 1_800_000
 
 
 async def test_bytes_after_the_last_fragment_arrive_with_the_seal(

@@ -98,7 +98,7 @@ class _Protocol(aiosmtpd.smtp.SMTP):
         if server.do in ("cut", "silent"):
             self.abort()
             return False
-        await super().push(server.answer)
+        await super().push(server.answer.encode())  # aiosmtpd itself writes nothing but ASCII
         return False
 
     async def call_or_refuse(self, stage: str, arg: str) -> None:

@@ -9,6 +9,7 @@ and does not retry.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import socket
 import ssl
@@ -35,6 +36,8 @@ SLOWEST_BYTES_S = 16 << 10
 LOGIN_PAUSE_S = 900.0
 """After a refused log-in none is tried for so long, whatever is owed: four an hour lock no account (fail2ban's default is
 five failures in ten minutes)."""
+LOGINS_AT_ONCE = 2
+"""Where log-ins work: on the day the password is changed, no more than these are refused at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +47,8 @@ class MailChannel(Channel):
 
     Each stage of a delivery (connecting, TLS, every command) has `settings.timeout_s` seconds, the mail itself longer by its
     size at `SLOWEST_BYTES_S`. With `starttls` nothing but the request for TLS is said before it; credentials are sent over
-    TLS, or within this machine. Until a log-in has succeeded, one is tried at a time; after a refused one, none for
-    `LOGIN_PAUSE_S`. `zone` is where the box stands (None: the machine's own).
+    TLS, or within this machine. Until a log-in has succeeded, one is tried at a time, then `LOGINS_AT_ONCE`; after a refused
+    one, none for `LOGIN_PAUSE_S`. `zone` is where the box stands (None: the machine's own).
     """
 
     name = "mail"
@@ -55,7 +58,8 @@ class MailChannel(Channel):
         self._clock = clock
         self._zone = zone
         self._tls: ssl.SSLContext | None = None
-        self._login_turn = asyncio.Lock()
+        self._first_login = asyncio.Lock()
+        self._logins = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._login_works = False
         self._login_refusal = ""
         self._no_login_before_s = 0.0
@@ -154,10 +158,9 @@ class MailChannel(Channel):
                 f"{self._where} offers no log-in that vigintd knows: leave mail.username and mail.password out"
             )
         async with AsyncExitStack() as turn:
-            if not self._login_works:
-                async with asyncio.timeout(settings.timeout_s):
-                    await turn.enter_async_context(self._login_turn)
-                self._spare_the_account()
+            async with asyncio.timeout(settings.timeout_s):
+                await turn.enter_async_context(self._logins if self._login_works else self._first_login)
+            self._spare_the_account()
             try:
                 await offered[0](username, password)
             except aiosmtplib.SMTPAuthenticationError as error:
@@ -192,7 +195,8 @@ class MailChannel(Channel):
     def _answered(self, error: aiosmtplib.SMTPResponseException) -> MailRefused | MailUnavailable:
         """The server said no: 5yz to this mail for good, anything else for now (RFC 5321, section 4.2.1)."""
         words = " ".join("".join(c if c.isprintable() else " " for c in str(error.message)).split())
-        said = f"({error.code} {words[:200]})"
+        # Cut last: half a password is not known for one.
+        said = f"({error.code} {self._safe(words)[:200]})"
         match error:
             case aiosmtplib.SMTPAuthenticationError():
                 text = (
@@ -243,9 +247,12 @@ class MailChannel(Channel):
         return MailUnavailable(self._safe(f"{self._where} {text}"))
 
     def _safe(self, text: str) -> str:
-        """`text` without the password, should a server repeat it."""
+        """`text` without the password, should a server repeat it, or what it was shown of it (RFC 4616; AUTH LOGIN)."""
         password = self._settings.password.get_secret_value() if self._settings.password else ""
-        return redacted(text.replace(password, MASK) if len(password) > 3 else text)
+        if len(password) > 3:
+            for shown in (f"\0{self._settings.username}\0{password}", password):
+                text = text.replace(base64.b64encode(shown.encode()).decode(), MASK).replace(shown, MASK)
+        return redacted(text)
 
 
 def _own_name() -> str:

@@ -27,6 +27,9 @@ _FILE_WIDTH = 10_000
 _FINDINGS_WIDTH = 100
 """With fewer columns, a table would be of words cut to pieces; there are lines instead."""
 _SHORT_ID = 8
+_GIVEN_UP = (
+    "What was given up is not tried again by itself: mend what its error says, then: vigintd incidents retry ID (or --all)"
+)
 
 _STATES = {State.OK: ("✓ ok", "green"), State.NOTE: ("! note", "yellow"), State.FAILED: ("✗ failed", "red")}
 
@@ -124,6 +127,8 @@ def print_owed(incidents: Sequence[Mapping[str, Any]]) -> None:
         print_lines(table)
     else:
         print_lines(*(line for id_, pair in zip(ids, owed, strict=True) for line in _owed_lines(id_, *pair)))
+    if any(effect.get("state") == "dead" for _, effect in owed):
+        print_lines(Text(_GIVEN_UP, overflow="fold"))
 
 
 def _owed_lines(id_: str, incident: Mapping[str, Any], effect: Mapping[str, Any]) -> Iterator[RenderableType]:

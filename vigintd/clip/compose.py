@@ -66,6 +66,8 @@ class Composer:
         self._file: _File | None = None
         self._parts = 0
         self._sources = 0
+        self._first_source = 0
+        """Its number says to a later life of the daemon which parts were made of sources."""
         self._waits_for_key = True
         self._has_warned = False
         self._ready: list[Piece] = []
@@ -140,7 +142,10 @@ class Composer:
             return None  # a later key frame may bring the parameter sets
         if not all(remux.size_px):
             raise ClipError("the camera's video has no size")
-        file = _File(self._sources if is_source else self._parts, remux, is_source=is_source, codec=codec)
+        if is_source and not self._sources:
+            self._first_source = self._parts
+        index = self._first_source + self._sources if is_source else self._parts
+        file = _File(index, remux, is_source=is_source, codec=codec)
         if is_source:
             self._sources += 1
         else:

@@ -1,8 +1,8 @@
 """The encode job: sources that lie or grow in the spool become parts.
 
 Owns the way from the disk through the encoder's thread back to the disk, a fragment at a time, which is all that it ever
-holds. It works behind the recorder and keeps nobody waiting; what it needs is on the disk, so that a daemon that was
-killed can do it again from the beginning.
+holds. It works behind the recorder and keeps nobody waiting; what it needs is on the disk, so that the next daemon can go
+on where one was killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import av
 import structlog
 
-from vigintd.clip.rewrite import Rewriter
+from vigintd.clip.rewrite import Rewriter, key_before
 from vigintd.clip.series import Series, parts
 from vigintd.clock import Clock
 from vigintd.errors import ClipError, TransientError
@@ -105,7 +105,7 @@ class EncodeJob:
             return
         first = source.fragments[0]
         init = await source.read(first.offset_bytes, first.length_bytes)
-        at = 1
+        at, begin_90k = await self._beginning(source, init)
         while True:
             while at == len(source.fragments) and not source.complete:
                 await source.beyond(source.visible_bytes)
@@ -113,11 +113,23 @@ class EncodeJob:
                 break
             fragment, last = source.fragments[at], source.fragments[-1]
             data = await source.read(fragment.offset_bytes, fragment.length_bytes)
-            self._series.owe(await self._in_thread(self._rewriter.feed, init, data, last.start_90k + last.duration_90k))
+            end_90k = last.start_90k + last.duration_90k
+            self._series.owe(await self._in_thread(self._rewriter.feed, init, data, begin_90k, end_90k))
             await self._store()
             at += 1
         self._series.owe(await self._in_thread(self._rewriter.end_source))
         await self._store()
+
+    async def _beginning(self, source: SourceFile, init: bytes) -> tuple[int, int]:
+        """The fragment to begin with and the key frame in it: the last one at or before what is in no part yet."""
+        for at in range(len(source.fragments) - 1, 0, -1) if source.encoded_90k else ():
+            fragment = source.fragments[at]
+            if fragment.start_90k <= source.encoded_90k:
+                data = await source.read(fragment.offset_bytes, fragment.length_bytes)
+                begin_90k = await self._in_thread(key_before, init, data, source.encoded_90k)
+                if begin_90k is not None:
+                    return at, begin_90k
+        return 1, 0
 
     async def _store(self) -> None:
         """Bring what is owed to the disk, with patience: nothing is encoded meanwhile."""

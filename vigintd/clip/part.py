@@ -25,7 +25,7 @@ class Piece:
     """Whole fragments that continue file `index`; the file before it is complete."""
 
     index: int
-    """Of parts or of sources, each counted from 0."""
+    """Of parts, or of sources: see `Original`."""
     data: bytes
     fragments: Sequence[Fragment]
     shape: Shape

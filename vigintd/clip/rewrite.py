@@ -46,10 +46,11 @@ class Rewriter:
         self._stopped = threading.Event()
         self._way: _Copying | _Encoding | None = None
 
-    def feed(self, init: bytes, fragment: bytes, source_end_90k: int) -> list[Piece]:
+    def feed(self, init: bytes, fragment: bytes, begin_90k: int, source_end_90k: int) -> list[Piece]:
         """Take the next fragment of a source; answers what became whole.
 
-        `init` is the source's beginning, `source_end_90k` where what is on the disk of it ends. `ClipError` where
+        `init` is the source's header, `begin_90k` the key frame to begin at, without what lies before it (0: all of it),
+        `source_end_90k` where what is on the disk of it ends. `ClipError` where
         FFmpeg cannot decode it, `av.FFmpegError` where it cannot take its own work back.
         """
         ready: list[Piece] = []
@@ -57,8 +58,9 @@ class Rewriter:
             for packet in container.demux():
                 if self._stopped.is_set():
                     break
-                if packet.size:
-                    self._take(packet, container, source_end_90k, ready)
+                if packet.size and (not begin_90k or _time_90k(packet) >= begin_90k):
+                    self._way = self._way or self._begin(container, begin_90k)
+                    _take(self._way, packet, source_end_90k, ready)
         if self._way is not None and (piece := self._way.take()):
             ready.append(piece)
         return ready
@@ -76,21 +78,13 @@ class Rewriter:
         """Leave everything as it is, at the next picture; from any thread."""
         self._stopped.set()
 
-    def _take(self, packet: av.Packet[Any], container: av.container.InputContainer, end_90k: int, ready: list[Piece]) -> None:
-        if self._way is None:
-            self._way = self._begin(container)
-        if packet.stream.type == "audio":
-            self._way.hear(_chunk(packet))
-        else:
-            ready += self._way.see(packet, end_90k)
-
-    def _begin(self, container: av.container.InputContainer) -> _Copying | _Encoding:
+    def _begin(self, container: av.container.InputContainer, begin_90k: int) -> _Copying | _Encoding:
         context = container.streams.video[0].codec_context
         sound = next((_audio_parameters(stream) for stream in container.streams.audio), None)
         codec = codec_name(context.name)
         parameters = StreamParameters(codec, context.width, context.height, bytes(context.extradata or b""))
         if codec == "h264":
-            return _Copying(parameters, self._new_part(sound))
+            return _Copying(parameters, self._new_part(sound), begin_90k)
         return _Encoding(parameters, self._new_part(sound), self._has_room, self._monotonic_s, self._say)
 
     def _new_part(self, sound: AudioParameters | None) -> Callable[[int, int], Part]:
@@ -111,21 +105,24 @@ class Rewriter:
 class _Copying:
     """H.264 that follows another codec in the same clip."""
 
-    def __init__(self, parameters: StreamParameters, new_part: Callable[[int, int], Part]) -> None:
+    def __init__(self, parameters: StreamParameters, new_part: Callable[[int, int], Part], begin_90k: int) -> None:
+        """`begin_90k` is where the part begins, in the time of the source."""
         self._parameters = parameters
+        self._begin_90k = begin_90k
         self._part = new_part(parameters.width_px, parameters.height_px)
         self._remux: Remux | None = None
 
     def see(self, packet: av.Packet[Any], source_end_90k: int) -> list[Piece]:
         del source_end_90k
-        times = Times(packet.pts or 0, packet.dts or 0, packet.duration or USUAL_DURATION_90K)
+        pts_90k, dts_90k = ((time or 0) - self._begin_90k for time in (packet.pts, packet.dts))
+        times = Times(pts_90k, dts_90k, packet.duration or USUAL_DURATION_90K)
         own = Packet(bytes(packet), times.pts_90k, times.dts_90k, times.duration_90k, packet.is_keyframe, 0.0, self._parameters)
         self._remux = self._remux or Remux(own)
         self._part.write(self._remux.sample(own, times))
         return []
 
     def hear(self, chunk: AudioChunk) -> None:
-        self._part.hear(chunk, chunk.pts_90k)
+        self._part.hear(chunk, chunk.pts_90k - self._begin_90k)
 
     def take(self) -> Piece | None:
         return self._part.take()
@@ -240,6 +237,24 @@ class _Encoding:
         part.finish()
         piece = part.take()
         return [piece] if piece else []
+
+
+def key_before(init: bytes, fragment: bytes, moment_90k: int) -> int | None:
+    """When the last key frame of a source's fragment is decoded that lies at or before this moment; None without one."""
+    with av.open(io.BytesIO(init + fragment), "r", format="mp4", options=_OPTIONS) as container:
+        times = [_time_90k(packet) for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
+    return max((time for time in times if time <= moment_90k), default=None)
+
+
+def _time_90k(packet: av.Packet[Any]) -> int:
+    return round((packet.dts or 0) * packet.time_base * MEDIA_CLOCK_HZ)
+
+
+def _take(way: _Copying | _Encoding, packet: av.Packet[Any], source_end_90k: int, ready: list[Piece]) -> None:
+    if packet.stream.type == "audio":
+        way.hear(_chunk(packet))
+    else:
+        ready += way.see(packet, source_end_90k)
 
 
 def _audio_parameters(stream: av.AudioStream) -> AudioParameters:

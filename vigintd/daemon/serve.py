@@ -171,6 +171,7 @@ class Daemon:
             publisher=self._publisher,
             audience=self._audience,
             clock=self._clock,
+            random=self._random,
         )
         await recovery.run_once()
         async with asyncio.TaskGroup() as services:
@@ -180,10 +181,10 @@ class Daemon:
             retention = Retention(
                 journal=self._journal, spool=self._spool, expiry_h=self._settings.publish.expiry_h, clock=self._clock
             )
+            encoding = services.create_task(recovery.encode_left(), name="recovery")
             running = [
                 services.create_task(self._courier.run(), name="courier"),
                 services.create_task(self._publisher.run(), name="publisher"),
-                services.create_task(recovery.encode_left(), name="recovery"),
                 services.create_task(retention.run(), name="retention"),
                 services.create_task(reminders.run(), name="reminders"),
                 services.create_task(self._space.run(), name="space"),
@@ -201,6 +202,7 @@ class Daemon:
                         async with self._controlled(self._desk):
                             await self._watch_cameras(stop)
                         self._desk.stop()
+                        encoding.cancel()  # which the next start goes on with; the drain is for what can be ended
                         drain.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
                         running.append(services.create_task(self._hurry(), name="hurry"))
                     await self._publisher.drained()

@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 100
 """Incidents taken into the journal in one commit."""
-UNDER_WAY = (IncidentState.TRIGGERED, IncidentState.RECORDING)
 CUT = "vigintd was stopped while it recorded"
 
 _PART = re.compile(r"\.\d+\.mp4")
@@ -154,5 +153,5 @@ class Orphans:
 def is_ahead(known: IncidentRow, row: IncidentRow) -> bool:
     """Whether the incident was once further on than its row says. What somebody has retried was not."""
     done = {effect.key for effect in row.effects if effect.state is EffectState.DONE}
-    was_over = known.incident.state not in UNDER_WAY and row.incident.state in UNDER_WAY
+    was_over = row.incident.state.is_under_way and not known.incident.state.is_under_way
     return was_over or any(effect.state is EffectState.DONE and effect.key not in done for effect in known.effects)

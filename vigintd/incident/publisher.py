@@ -176,6 +176,8 @@ class Publisher:
         begins = await reel.begins()
         row = await self._row(incident_id)
         incident, audience = row.incident, self._audience
+        if not begins and incident.state.is_under_way:
+            raise TransientError("nobody has sealed it yet")
         if not begins and row.playable_at is None:
             raise _Unrecorded(incident.problem or "nothing was recorded")
         await self._patiently(lambda: self._host.create(clip_request(incident, audience, audience.recipients)))

@@ -1,14 +1,19 @@
 """Starting is recovering: what a daemon that died left half done is brought to where the others can go on.
 
 Owns the order of it: first everything in the spool has its row again or is gone; then incidents that were still being
-recorded have their clip sealed at its last whole fragment, and it says so. Mails and publications need nothing: they are
-owed in the journal, and the courier and the publisher take them from there.
+recorded have their clip sealed at its last whole fragment, and it says so. What of it was still to be encoded is encoded
+behind the parts that are there, while the cameras run. Mails and publications need nothing: they are owed in the journal,
+and the courier and the publisher take them from there.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from random import Random
 
 import structlog
 
@@ -20,9 +25,11 @@ from vigintd.incident.audience import Audience
 from vigintd.incident.courier import Courier
 from vigintd.incident.orphans import CUT, Orphans
 from vigintd.incident.publisher import Publisher
+from vigintd.incident.reel import Reel
 from vigintd.journal import IncidentRow, Journal
-from vigintd.model import IncidentState, NoVideo, SealedPart
-from vigintd.spool import Spool
+from vigintd.model import MEDIA_CLOCK_HZ, IncidentState, NoVideo, SealedPart
+from vigintd.retry import Backoff, patiently
+from vigintd.spool import SourceFile, Spool
 
 log = structlog.get_logger(__name__)
 
@@ -30,11 +37,35 @@ MOST_TAKEOVERS = 3
 """An incident that was taken up so often and never got further is set aside: something in it kills the daemon."""
 
 
+CLOSE_S = 0.5
+"""So little of a source is not encoded for its own sake: what was encoded of it may end so much earlier than it does."""
+JOURNAL_BACKOFF = Backoff(first_s=0.2, cap_s=30)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unencoded:
+    """An incident of which something that the camera sent is still to be encoded."""
+
+    row: IncidentRow
+    sources: Sequence[SourceFile]
+    reel: Reel
+    live: ExitStack
+    """While it is open, the publisher takes the clip from the reel."""
+
+
 class Recovery:
     """Takes up what was left; once, at the start, before any camera runs."""
 
     def __init__(
-        self, *, journal: Journal, spool: Spool, courier: Courier, publisher: Publisher, audience: Audience, clock: Clock
+        self,
+        *,
+        journal: Journal,
+        spool: Spool,
+        courier: Courier,
+        publisher: Publisher,
+        audience: Audience,
+        clock: Clock,
+        random: Random,
     ) -> None:
         self._orphans = Orphans(journal=journal, spool=spool, audience=audience, clock=clock)
         self._journal = journal
@@ -42,8 +73,8 @@ class Recovery:
         self._courier = courier
         self._publisher = publisher
         self._clock = clock
-        self._unencoded: list[IncidentRow] = []
-        """Incidents of which only what the camera sent is here."""
+        self._random = random
+        self._unencoded: list[_Unencoded] = []
 
     async def run_once(self) -> None:
         """Bring every unfinished incident to where it is owed. One that cannot be taken up holds up no other."""
@@ -55,7 +86,7 @@ class Recovery:
         failpoint("recovery.survey.after")
         for row in await self._journal.unfinished():
             incident = row.incident
-            if incident.state not in (IncidentState.TRIGGERED, IncidentState.RECORDING):
+            if not incident.state.is_under_way:
                 continue
             try:
                 await self._take_up(row)
@@ -67,43 +98,83 @@ class Recovery:
         self._courier.look()
 
     async def encode_left(self) -> None:
-        """Make the clips of incidents of which only what the camera sent is here, one after another; takes its time."""
-        while self._unencoded:
-            row = self._unencoded.pop(0)
-            incident = row.incident
+        """Make parts of what the camera sent and no daemon has encoded yet, one incident after another; takes its time.
+
+        Cancelled, it leaves the rest to the next start.
+        """
+        try:
+            while self._unencoded:
+                await self._finish(self._unencoded.pop(0))
+        finally:
+            for left in self._unencoded:
+                left.live.close()
+
+    async def _finish(self, left: _Unencoded) -> None:
+        """Encode and seal one incident; one that cannot be is the next start's, and holds up no other."""
+        said = {"incident": left.row.incident.id, "camera": left.row.incident.camera}
+        with left.live:
             try:
-                sources = await self._spool.left_sources(incident.id)
-                parts = await encode_sources(
-                    self._spool,
-                    incident.id,
-                    sources,
-                    first_part=0,
-                    on_part=lambda _part: None,
-                    clock=self._clock,
-                    partial=CUT,
-                )
+                await self._encode(left)
             except (VigintdError, OSError) as error:
-                log.error("clip.damaged", incident=incident.id, camera=incident.camera, error=str(error))
-                parts = await self._spool.salvage(incident.id, f"{CUT}; {error}")
-            await self._seal(row, parts)
-            self._publisher.look()
+                log.error("incident.not_taken_up", **said, error=str(error))
+            except Exception:
+                log.exception("incident.not_taken_up", **said)
+        self._publisher.look()
+
+    async def _encode(self, left: _Unencoded) -> None:
+        incident = left.row.incident
+        try:
+            encoded = await encode_sources(
+                self._spool,
+                incident.id,
+                left.sources,
+                first_part=_parts_after(incident.parts),
+                on_part=left.reel.add,
+                clock=self._clock,
+                partial=CUT,
+            )
+            parts = (*incident.parts, *encoded)
+        except (VigintdError, OSError) as error:
+            log.error("clip.damaged", incident=incident.id, camera=incident.camera, error=str(error))
+            parts = await self._spool.salvage(incident.id, f"{CUT}; {error}")
+        await patiently(
+            lambda: self._seal(left.row, parts),
+            clock=self._clock,
+            random=self._random,
+            backoff=JOURNAL_BACKOFF,
+            life_s=math.inf,
+            on_delay=lambda error, delay_s: log.warning("incident.delayed", error=str(error), retry_in_s=round(delay_s, 1)),
+        )
 
     async def _take_up(self, row: IncidentRow) -> None:
         incident = row.incident
         said = {"incident": incident.id, "camera": incident.camera}
         if await self._journal.take_over(incident.id) > MOST_TAKEOVERS:
             log.error("incident.set_aside", **said, takeovers=MOST_TAKEOVERS)
-            parts: tuple[SealedPart, ...] = ()
+            # What an earlier start has found to be good; nothing in the spool is touched again.
             problem = f"it was set aside: {MOST_TAKEOVERS} starts in a row did not get beyond it"
+            await self._seal(row, incident.parts, problem)
+            return
+        failpoint("recovery.salvage.before")
+        parts = await self._spool.salvage(incident.id, CUT)
+        failpoint("recovery.salvage.after")
+        sources = unencoded(await self._spool.left_sources(incident.id), parts)
+        if sources:
+            await self._prepare(replace(row, incident=replace(incident, parts=parts)), sources)
         else:
-            failpoint("recovery.salvage.before")
-            parts = await self._spool.salvage(incident.id, CUT)
-            failpoint("recovery.salvage.after")
-            if not parts and await self._spool.left_sources(incident.id):
-                self._unencoded.append(row)
-                return
-            problem = ""
-        await self._seal(row, parts, problem)
+            await self._seal(row, parts)
+
+    async def _prepare(self, row: IncidentRow, sources: Sequence[SourceFile]) -> None:
+        """Have the clip published as far as it is there, and keep the publisher waiting for what will be encoded."""
+        incident = row.incident
+        stored = [await self._spool.stored_part(incident.id, part) for part in incident.parts]
+        await self._journal.record_incident(incident)
+        live = ExitStack()
+        reel = live.enter_context(self._publisher.live(incident.id))
+        reel.pictured.set()
+        for part in stored:
+            reel.add(part)
+        self._unencoded.append(_Unencoded(row, sources, reel, live))
 
     async def _seal(self, row: IncidentRow, parts: tuple[SealedPart, ...], problem: str = "") -> None:
         """Write down what there is of the clip, and have it told where there is nothing."""
@@ -120,3 +191,22 @@ class Recovery:
         log.warning("incident.recovered", incident=incident.id, camera=incident.camera, parts=len(parts), size_bytes=size_bytes)
         if not parts:
             await self._courier.hurry(incident.id)
+
+
+def unencoded(sources: Sequence[SourceFile], parts: Sequence[SealedPart]) -> Sequence[SourceFile]:
+    """The sources that are not in the parts to their end."""
+    if not sources:
+        return ()
+    encoded_s = sum(part.duration_s for part in parts if part.index >= sources[0].index)
+    left = []
+    for source in sources:
+        length_s = source.duration_90k / MEDIA_CLOCK_HZ
+        if length_s > encoded_s + (CLOSE_S if encoded_s else 0):
+            source.encoded_90k = round(encoded_s * MEDIA_CLOCK_HZ)
+            left.append(source)
+        encoded_s = max(0.0, encoded_s - length_s)
+    return left
+
+
+def _parts_after(parts: Sequence[SealedPart]) -> int:
+    return parts[-1].index + 1 if parts else 0

@@ -44,8 +44,13 @@ class Retention:
         """Remove every clip, sidecar and snapshot whose time has passed."""
         for incident_id in await self._spool.incidents():
             row = await self._journal.incident(incident_id)
-            if row is not None and self._is_over(row):
+            if row is None or not self._is_over(row):
+                continue
+            try:
                 await self._spool.remove(incident_id)
+            except OSError as error:  # the others go all the same
+                log.error("spool.unremoved", incident=incident_id, error=str(error))
+            else:
                 log.info("spool.expired", incident=incident_id)
 
     def _is_over(self, row: IncidentRow) -> bool:

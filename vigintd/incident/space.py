@@ -212,15 +212,18 @@ class Space:
 
     async def _make_room(self, lack_bytes: int, weights: Mapping[str, Weight]) -> bool:
         """Let go what may go, as far as it is needed; answers whether more is to go with the next look."""
+        tried, freed_bytes, held = 0, 0, list[Held]()
         try:
-            chosen = to_remove(await self._held(weights), lack_bytes)
-            removed = await self._remove(chosen[:AT_ONCE], weights)
-        except (TransientError, OSError) as error:  # what was found of the disk is told all the same
+            held = await self._held(weights)
+            while chosen := to_remove(held, lack_bytes - freed_bytes)[: AT_ONCE - tried]:
+                freed_bytes += await self._remove(chosen, weights)
+                tried += len(chosen)
+                held = [each for each in held if each not in chosen]
+        except TransientError as error:  # what was found of the disk is told all the same
             log.error("spool.unremoved", error=str(error))
-            chosen, removed = [], 0
-        if not removed:
+        if not freed_bytes:
             self._barren_until_s = self._clock.monotonic_s() + BARREN_S
-        return bool(removed) and len(chosen) > AT_ONCE
+        return bool(freed_bytes and to_remove(held, lack_bytes - freed_bytes))
 
     async def _measure(self) -> Mapping[str, Weight]:
         """See how the disk is; the spool is weighed only where that may matter."""
@@ -249,17 +252,23 @@ class Space:
         return Held(incident_id, weight.size_bytes, row.incident.ended_at or row.incident.detection.at, may_go)
 
     async def _remove(self, chosen: Sequence[Held], weights: Mapping[str, Weight]) -> int:
-        """Answers how many went."""
-        count = 0
+        """Answers how many bytes came free."""
+        freed_bytes = 0
         for held in chosen:
             # Somebody may have asked for it to be published again since.
             now = await self._one(held.incident_id, weights[held.incident_id])
             if now is None or now.rank is None:
                 continue
-            await self._spool.remove(held.incident_id)
-            log.warning("spool.made_room", incident=held.incident_id, size_bytes=held.size_bytes, rank=now.rank.name.lower())
-            count += 1
-        return count
+            try:
+                await self._spool.remove(held.incident_id)
+            except OSError as error:  # the others may go all the same
+                log.error("spool.unremoved", incident=held.incident_id, error=str(error))
+            else:
+                log.warning(
+                    "spool.made_room", incident=held.incident_id, size_bytes=held.size_bytes, rank=now.rank.name.lower()
+                )
+                freed_bytes += held.size_bytes
+        return freed_bytes
 
     def _judge(self) -> None:
         assert self._disk

@@ -60,8 +60,6 @@ from vigintd.model import Incident, IncidentState, NoVideo
 
 _log = structlog.get_logger()
 
-_UNENDED = (IncidentState.TRIGGERED, IncidentState.RECORDING)
-
 _Parameters = Mapping[str, object] | tuple[object, ...]
 
 
@@ -297,7 +295,7 @@ class Journal:
         return [effect_of(row) for row in rows]
 
     def _ended_lived(self, incident: Incident) -> datetime | None:
-        return self.now() if incident.ended_at or incident.state not in _UNENDED else None
+        return self.now() if incident.ended_at or not incident.state.is_under_way else None
 
     def _owed_columns(self, incident_id: str, owed: Owed) -> dict[str, object]:
         now = self.now()

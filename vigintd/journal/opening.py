@@ -161,9 +161,8 @@ async def _prepare(database: aiosqlite.Connection, path: Path, clock: Clock) -> 
         raise PermanentError(f"{path}: the journal is of version {version}; this vigintd knows {SCHEMA_VERSION}")
     if version < SCHEMA_VERSION:
         # One transaction, so that a death in between leaves the old version and nothing else.
-        steps = "".join(STEPS[version:])
+        steps = "".join(STEPS[version:]) + AGED.format(now=stamp(clock.now()))
         await database.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        await database.execute(AGED, (stamp(clock.now()),))
     await _check_rows(database)
     return version == 0
 

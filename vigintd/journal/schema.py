@@ -72,8 +72,8 @@ STEPS = (
 SCHEMA_VERSION = len(STEPS)
 """`PRAGMA user_version` of what this code reads and writes."""
 
-AGED = "UPDATE incident SET ended_lived = ? WHERE ended_lived IS NULL AND state NOT IN ('triggered', 'recording')"
-"""Clips of a journal that knew no lived time are as old as that."""
+AGED = "UPDATE incident SET ended_lived = '{now}' WHERE ended_lived IS NULL AND state NOT IN ('triggered', 'recording');"
+"""With the time put in. Clips of a journal that knew no lived time are as old as that."""
 
 MARK = (
     "INSERT INTO mark (only_one, lived, wall, boot_id, monotonic_s) VALUES (1, :lived, :wall, :boot_id, :monotonic_s)"

@@ -27,7 +27,7 @@ _AGAIN = frozenset({400, 408, 423, 425, 429})
 too many."""
 
 _EXPLAINED = {
-    401: "refuses the API key; check the credential publish__api_key",
+    401: "refuses the API key; check the credential publish__api_key, restart vigintd, then: vigintd incidents retry --all",
     403: "does not allow this",
     404: "knows nothing of this",
     410: "says that this has expired",

@@ -234,20 +234,24 @@ class _Pump:
 
     async def run(self, deadline: asyncio.Timeout, timeout_s: float) -> AsyncIterator[bytes]:
         """The body's chunks; aiohttp asks for the next one when the last has left."""
-        loop = asyncio.get_running_loop()
         try:
             async for chunk in self._body:
-                if not self.wanted:
+                if not self._goes_on(deadline, timeout_s):
                     return
                 self.sent_bytes += len(chunk)
-                deadline.reschedule(loop.time() + timeout_s)
                 yield chunk
                 failpoint("upload.append.sending")
-            if self.wanted:
-                deadline.reschedule(loop.time() + timeout_s)
+            self._goes_on(deadline, timeout_s)
         except Exception as error:
             self.broken = error
             raise
+
+    def _goes_on(self, deadline: asyncio.Timeout, timeout_s: float) -> bool:
+        """Put the deadline off; False when it has passed, or there is none any more."""
+        if not self.wanted or deadline.expired():
+            return False
+        deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
+        return True
 
 
 def _upload_path(clip_id: str, part: int) -> str:

@@ -51,8 +51,8 @@ class BodyLimit:
         self.length_bytes = body_bytes // 2
 
     def arrived(self, body_bytes: int) -> None:
-        """A body of this length did."""
-        self.length_bytes = min(2 * max(self.length_bytes, body_bytes), BODY_LIMIT_BYTES)
+        """A body of this length did; one much shorter than might be says nothing of longer ones."""
+        self.length_bytes = max(self.length_bytes, min(2 * body_bytes, BODY_LIMIT_BYTES))
 
 
 class GrowingPart(Protocol):

@@ -186,6 +186,8 @@ class SourceFile(_GrowingFile[Original]):
     """What the camera sent, as it came, for parts that must be encoded; no upload ever sees it."""
 
     _ended = False
+    encoded_90k = 0
+    """So much of its beginning is in parts already that another life of the daemon made."""
 
     @property
     def complete(self) -> bool:
@@ -205,6 +207,11 @@ class SourceFile(_GrowingFile[Original]):
         """Delete the source and its sidecar: its parts are sealed, and nobody asked to keep it."""
         await self.close()
         await self._disk.run(remove, self.path.parent, f"{self.path.stem}.*")
+
+    @property
+    def duration_90k(self) -> int:
+        """How long it is, as far as it is visible."""
+        return self._fragments[-1].start_90k + self._fragments[-1].duration_90k if self._fragments else 0
 
     def adopt(self, fragments: Sequence[Fragment]) -> None:
         """Take these fragments for what is visible of a file that nobody writes any more."""
