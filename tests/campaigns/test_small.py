@@ -38,6 +38,8 @@ async def test_of_an_upload_that_many_watch_the_host_holds_little():
     assert figures.sent_mb >= 5 * figures.size_mb
     assert figures.seek_p99_s > 0
     assert 0 < figures.grown_mb < 50
+
+
 async def test_daemons_that_are_killed_again_and_again_lose_nothing():
     figures = await kill.measured(6, boxes=2, cameras=2)
     assert figures.kills == 6

@@ -218,6 +218,8 @@ def axe() -> Path | None:
 
 def _lacks_axe() -> str | None:
     return None if axe() else "no axe-core: make setup fetches it where there is npm; or VIGINTD_AXE names its axe.min.js"
+
+
 def _mount(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
