@@ -12,7 +12,7 @@ from typing import Any
 
 _DATABASE = ("", "-wal", "-shm")
 STANDING = frozenset(
-    {"lock", "run/control.sock", "run/linkhost.sock", "linkhost/link.key"}
+    {"lock", "run/control.sock", "run/linkhost.sock", "linkhost/link.key", "linkhost/audit.head"}
     | {f"journal.sqlite3{end}" for end in _DATABASE}
     | {f"linkhost/linkhost.sqlite3{end}" for end in _DATABASE}
 )
