@@ -117,7 +117,7 @@ class Recovery:
                 await self._encode(left)
             except (VigintdError, OSError) as error:
                 log.error("incident.not_taken_up", **said, error=str(error))
-            except Exception:
+            except Exception:  # a defect in one clip may not end the daemon
                 log.exception("incident.not_taken_up", **said)
         self._publisher.look()
 

@@ -230,7 +230,7 @@ class LinkHost:
             **rooms.shared,
             keyring=rooms.keyring,
             link_key=rooms.link_key,
-            base_url=lambda: self.base_url,
+            link=rooms.links.url,
             max_clip_bytes=self._max_clip_bytes,
         )
         sparse_ai = SparseAi(
@@ -240,7 +240,6 @@ class LinkHost:
             turns=uploads.turns,
             who=uploads.key_name,
             link_key=rooms.link_key,
-            base_url=lambda: self.base_url,
             max_clip_bytes=self._max_clip_bytes,
         )
         clips = Clips(store=rooms.store, links=rooms.links, who=uploads.key_name)

@@ -57,6 +57,10 @@ class Links:
         self._link_key = link_key
         self._base_url = base_url
 
+    def url(self, clip_id: str, grant: Grant) -> str:
+        """The link itself: derived, and kept nowhere."""
+        return f"{self._base_url()}/video/{clip_id}?token={tokens.token(self._link_key, clip_id, grant)}"
+
     async def listed(self, *, gone: bool, limit: int) -> list[dict[str, object]]:
         """The newest clips, newest first; those that are deleted only with `gone`."""
         return [await self._told(clip) for clip in await self._store.clips(gone=gone, limit=min(limit, MAX_CLIPS))]
@@ -90,7 +94,7 @@ class Links:
             raise Refusal(409, f"the link of {name} was revoked")
         self._refuse_lost_key(clip)
         await self._store.write_down(self._row(AuditKind.LINK, clip, AT_COMMAND, {"what": "shown"}, name))
-        return self._link(clip, recipient.grant)
+        return self.url(clip.id, recipient.grant)
 
     async def grant(self, clip: Clip, name: str, by: Visitor = AT_COMMAND, *, again: bool = False) -> str:
         """A link for one more recipient, or the one they have; whose was revoked gets one only `again`. Raises `Refusal`."""
@@ -100,13 +104,13 @@ class Links:
         known = await self._store.recipients(clip.id)
         before = next((other for other in known if other.grant.recipient == recipient), None)
         if before is not None and before.revoked_at is None:
-            return self._link(clip, before.grant)
+            return self.url(clip.id, before.grant)
         if before is not None and not again:
             raise Refusal(409, f"the link of {name} was revoked")
         if before is None and len(known) >= wire.MAX_RECIPIENTS:
             raise Refusal(413, f"a clip has at most {wire.MAX_RECIPIENTS} recipients")
         detail: dict[str, Scalar] = {} if before is None else {"what": "again"}
-        return self._link(clip, await self._store.grant(clip.id, self._row(AuditKind.LINK, clip, by, detail, recipient)))
+        return self.url(clip.id, await self._store.grant(clip.id, self._row(AuditKind.LINK, clip, by, detail, recipient)))
 
     async def extend(self, clip: Clip, hours: float, by: Visitor = AT_COMMAND) -> datetime:
         """Let every link of the clip live `hours` longer; answers until when. Raises `Refusal`."""
@@ -194,9 +198,6 @@ class Links:
     def _refuse_lost_key(self, clip: Clip) -> None:
         if clip.key_id != tokens.key_id(self._link_key):
             raise Refusal(409, "the key that this clip's links were made with is not here any more")
-
-    def _link(self, clip: Clip, grant: Grant) -> str:
-        return f"{self._base_url()}/video/{clip.id}?token={tokens.token(self._link_key, clip.id, grant)}"
 
     def _row(self, kind: AuditKind, clip: Clip, by: Visitor, detail: Mapping[str, Scalar], recipient: str = "") -> AuditRow:
         return AuditRow(self._clock.now(), kind, clip.id, recipient, by.address, by.client, detail)

@@ -1,7 +1,7 @@
 """The Sparse AI v1 wire: a whole video in one form, for programs that were made to speak to sparse-ai.com.
 
-Owns the handlers under `/api/v1/videos` and what the form may hold. The video goes to disk as it comes, in whatever order the
-form's fields are; the clip has its row only when every byte is there and fits its hash. Everything may be asked twice.
+Owns the handlers under `/api/v1/videos`; `form` takes the form apart. The video goes to disk as it comes, in whatever order
+the form's fields are; the clip has its row only when every byte is there and fits its hash. Everything may be asked twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from vigintd.linkhost.keyring import Keyring
 from vigintd.linkhost.links import Links
 from vigintd.linkhost.passes import Passes
 from vigintd.linkhost.store import AuditKind, AuditRow, Clip, Store
-from vigintd.linkhost.tokens import Grant
 from vigintd.linkhost.uploads import INIT_BYTES
 from vigintd.linkhost.web import Request, Route, json_answer, json_body
 from vigintd.linkhost.wire import CLIP_ID, Refusal, Scalar
@@ -94,7 +93,6 @@ class SparseAi:
         who: Callable[[Request], str],
         clock: Clock,
         link_key: bytes,
-        base_url: Callable[[], str],
         max_clip_bytes: int,
     ) -> None:
         self._store = store
@@ -107,7 +105,6 @@ class SparseAi:
         self._who = who
         self._clock = clock
         self._link_key = link_key
-        self._base_url = base_url
         self._max_clip_bytes = max_clip_bytes
 
     def routes(self) -> list[Route]:
@@ -204,13 +201,10 @@ class SparseAi:
         return {
             "success": True,
             "video_id": clip.id,
-            "private_link": self._link(clip.id, grants[0]),
+            "private_link": self._links.url(clip.id, grants[0]),
             "expiration_time": clip.expires_at.isoformat(),
             "message": "video uploaded",
         }
-
-    def _link(self, clip_id: str, grant: Grant) -> str:
-        return f"{self._base_url()}/video/{clip_id}?token={tokens.token(self._link_key, clip_id, grant)}"
 
     # The link
 

@@ -61,7 +61,7 @@ class Uploads:
         keyring: Keyring,
         clock: Clock,
         link_key: bytes,
-        base_url: Callable[[], str],
+        link: Callable[[str, Grant], str],
         max_clip_bytes: int,
     ) -> None:
         self._store = store
@@ -71,7 +71,7 @@ class Uploads:
         self._keyring = keyring
         self._clock = clock
         self._link_key = link_key
-        self._base_url = base_url
+        self._link = link
         self._max_clip_bytes = max_clip_bytes
         self.turns = Turns()
 
@@ -378,9 +378,6 @@ class Uploads:
             return fmp4.codec_string(head)
         except ValueError:
             return ""
-
-    def _link(self, clip_id: str, grant: Grant) -> str:
-        return f"{self._base_url()}/video/{clip_id}?token={tokens.token(self._link_key, clip_id, grant)}"
 
 
 def repr_digest(sha256: str) -> str:
