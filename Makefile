@@ -11,7 +11,7 @@ PREFIX ?= /opt/vigintd
 .PHONY: help setup run demo check lint types floors test bench bench-detection campaign-reconnects campaign-64-cameras campaign-kill campaign-kill-points campaign-machine campaign-uploads lock install clean
 
 help: ## print the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): tests/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "vigintd needs Python 3.11 to 3.13; this is %d.%d. Try: make PYTHON=python3.11" % v)'
